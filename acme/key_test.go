@@ -1,0 +1,70 @@
+package acme
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
+	"testing"
+)
+
+// The key and thumbprint of RFC 7638, section 3.1.
+const (
+	rfc7638Key = `{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256","kid":"2011-04-29"}`
+	rfc7638Sum = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+)
+
+func TestThumbprintOfRFC7638(t *testing.T) {
+	key, err := ParseJWK([]byte(rfc7638Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := must(Thumbprint(key)); got != rfc7638Sum {
+		t.Errorf("thumbprint %s", got)
+	}
+	if got := must(KeyAuthorization("token", key)); got != "token."+rfc7638Sum {
+		t.Errorf("key authorization %s", got)
+	}
+}
+
+func TestCanonicalJWKIsWhatThumbprintHashes(t *testing.T) {
+	for alg, signer := range testKeys() {
+		key := publicJWK(signer)
+		key.KeyID, key.Use = "some", "sig"
+		canonical := must(CanonicalJWK(key))
+		sum := sha256.Sum256(canonical)
+		if got := base64.RawURLEncoding.EncodeToString(sum[:]); got != must(Thumbprint(key)) {
+			t.Errorf("%s: %s hashes to %s", alg, canonical, got)
+		}
+		again, err := ParseJWK(canonical)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(must(CanonicalJWK(again))) != string(canonical) {
+			t.Errorf("%s: form changes when read again", alg)
+		}
+	}
+}
+
+func TestCanonicalJWKRefusesPrivateKey(t *testing.T) {
+	key := publicJWK(testKeys()["ES256"])
+	key.Key = testKeys()["ES256"]
+	if got, err := CanonicalJWK(key); err == nil {
+		t.Errorf("gave %s", got)
+	}
+}
+
+func TestParseJWKRefuses(t *testing.T) {
+	for name, bad := range map[string]string{
+		"nothing":    "",
+		"array":      "[]",
+		"symmetric":  `{"kty":"oct","k":"AAAA"}`,
+		"duplicates": strings.Replace(rfc7638Key, `"kty":"RSA"`, `"kty":"RSA","kty":"RSA"`, 1),
+		"trailing":   rfc7638Key + "1",
+		"use enc":    strings.Replace(rfc7638Key, `"kty"`, `"use":"enc","kty"`, 1),
+		"large":      rfc7638Key + strings.Repeat(" ", MaxRequestSize),
+	} {
+		if _, err := ParseJWK([]byte(bad)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"assay/internal/audit"
+	"assay/internal/installation"
+	"assay/internal/issuance"
+	"assay/internal/store"
+)
+
+type auditCommand struct {
+	List auditList `cmd:"" help:"List what was done and refused."`
+}
+
+type auditList struct {
+	Dir         string   `required:"" placeholder:"DIR" help:"The installation's folder."`
+	Since       lifetime `placeholder:"AGE" help:"Only rows younger than this, e.g. 2h, 7d."`
+	Code        string   `placeholder:"ID" help:"Only rows of this code."`
+	Order       string   `placeholder:"ID" help:"Only rows of this order."`
+	Certificate string   `placeholder:"ID" help:"Only rows of this certificate."`
+	Action      string   `placeholder:"ACTION" help:"Only rows of this action, e.g. challenge.answered."`
+	Refused     bool     `help:"Only refusals."`
+}
+
+func (auditList) Help() string {
+	return `Oldest first. A refused device is found here by its serial, its code or its order: Apple's client
+shows nothing of why it was refused.
+
+Examples:
+  assay audit list --dir ./a --refused --since 2h
+  assay audit list --dir ./a --code code_06e3…
+
+Exit codes: 0 listed; 2 wrong flags; 3 failed.`
+}
+
+func (c *auditList) Run(ctx context.Context, term *terminal, g *globals) error {
+	i, err := installation.Open(ctx, c.Dir, term.Now)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	filter := store.AuditFilter{Code: issuance.CodeID(c.Code), Order: issuance.OrderID(c.Order),
+		Certificate: issuance.CertificateID(c.Certificate), Action: audit.Action(c.Action)}
+	if c.Since != 0 {
+		filter.Since = term.Now().Add(-time.Duration(c.Since))
+	}
+	for entry, err := range i.Store.Audit(ctx, filter) {
+		if err != nil {
+			return err
+		}
+		if c.Refused && entry.Outcome != audit.Refused {
+			continue
+		}
+		if g.JSON {
+			entry.Salt = nil // with it, erased values could be guessed from the commitment
+			if err := writeJSON(term.Out, entry); err != nil {
+				return err
+			}
+			continue
+		}
+		printAudit(term.Out, entry)
+	}
+	return nil
+}
+
+// auditOf collects the rows that concern one thing.
+func auditOf(ctx context.Context, i *installation.Installation, filter store.AuditFilter) ([]audit.Row, error) {
+	var rows []audit.Row
+	for entry, err := range i.Store.Audit(ctx, filter) {
+		if err != nil {
+			return nil, err
+		}
+		entry.Salt = nil
+		rows = append(rows, entry)
+		if len(rows) > 10_000 {
+			return nil, errors.New("over 10,000 audit rows: use `assay audit list`")
+		}
+	}
+	return rows, nil
+}
+
+func printHistory(w io.Writer, rows []audit.Row) {
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nHistory")
+	for _, entry := range rows {
+		printAudit(w, entry)
+	}
+}
+
+// printAudit writes one audit row as one line.
+func printAudit(w io.Writer, r audit.Row) {
+	fmt.Fprintf(w, "  %s  %-24s", rfc3339(r.Time), r.Action)
+	if r.Outcome == audit.Refused {
+		fmt.Fprintf(w, "  REFUSED %s", r.Check)
+	}
+	if r.Personal != nil {
+		for _, part := range []struct{ name, value string }{
+			{"serial", r.Personal.Serial}, {"udid", r.Personal.UDID}, {"from", r.Personal.From}, {"device says", r.Personal.DeviceError},
+		} {
+			if part.value != "" {
+				fmt.Fprintf(w, "  %s=%q", part.name, part.value)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Detail)) {
+		fmt.Fprintf(w, "  %s=%q", name, r.Detail[name])
+	}
+	fmt.Fprintln(w)
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"assay/attest/standin"
+	"assay/credential"
+	"assay/csr"
+	"assay/enroll"
+	"assay/internal/audit"
+	"assay/internal/delivery"
+	"assay/internal/installation"
+	"assay/internal/issuance"
+	"assay/internal/store"
+)
+
+type demoCommand struct {
+	Keep string `placeholder:"DIR" help:"Keep everything (server, authority, device) in this new folder."`
+}
+
+func (demoCommand) Help() string {
+	return `Runs the whole job on this machine: a server with a fresh CA and database, a published credential, a
+simulated iPhone that enrols as Apple's client does, and one refusal. Nothing leaves loopback. The
+attestation comes from a stand-in authority and proves nothing about real hardware.
+
+Examples:
+  assay demo
+  assay demo --keep ./demo && assay certificate list --dir ./demo/server
+
+Exit codes: 0 the device got its identity and the second try was refused; 3 anything else.`
+}
+
+// demo is one run of the demonstration.
+type demo struct {
+	term      *terminal
+	story     *story
+	dir       string
+	authority *standin.Authority
+	inst      *installation.Installation
+	running   installation.Running
+}
+
+func (c *demoCommand) Run(ctx context.Context, term *terminal, g *globals) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	dir := c.Keep
+	if dir == "" {
+		temporary, err := os.MkdirTemp("", "assay-demo-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(temporary)
+		dir = temporary
+	}
+	d := &demo{term: term, story: newStory(term.Out, g.JSON), dir: dir}
+	stop, err := d.start(ctx)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(d.tell(ctx), stop())
+	if err == nil && c.Keep != "" {
+		d.story.tell("kept", "Everything is kept in "+dir,
+			"server", filepath.Join(dir, "server"), "authority", filepath.Join(dir, "authority"), "device", filepath.Join(dir, "device"),
+			"look around", "assay certificate list --dir "+filepath.Join(dir, "server"))
+	}
+	return err
+}
+
+// start makes the authority and the installation, and serves.
+func (d *demo) start(ctx context.Context) (stop func() error, err error) {
+	if d.authority, err = standin.New(rand.Reader, d.term.Now()); err != nil {
+		return nil, err
+	}
+	authorityDir, serverDir := filepath.Join(d.dir, "authority"), filepath.Join(d.dir, "server")
+	if err := d.authority.Save(authorityDir); err != nil {
+		return nil, err
+	}
+	_, err = installation.Init(ctx, serverDir, installation.InitOptions{
+		Name: "Assay Demo", Listen: "127.0.0.1:0", AllowStandIn: true, Now: d.term.Now, From: operator(),
+		AttestationRoots: map[string][]string{"apple": {filepath.Join(authorityDir, standin.RootFile)}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if d.inst, err = installation.Open(ctx, serverDir, d.term.Now); err != nil {
+		return nil, err
+	}
+	logFile, err := os.OpenFile(filepath.Join(serverDir, "server.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, errors.Join(err, d.inst.Close())
+	}
+	serveCtx, stopServing := context.WithCancel(ctx)
+	ready, done := make(chan installation.Running, 1), make(chan error, 1)
+	go func() {
+		done <- d.inst.Serve(serveCtx, installation.ServeOptions{
+			Log: slog.New(slog.NewTextHandler(logFile, nil)), Ready: func(r installation.Running) { ready <- r },
+		})
+	}()
+	stop = func() error {
+		stopServing()
+		return errors.Join(<-done, d.inst.Close(), logFile.Close())
+	}
+	select {
+	case d.running = <-ready:
+	case err := <-done:
+		stopServing()
+		return nil, errors.Join(err, d.inst.Close(), logFile.Close())
+	}
+	d.story.tell("server", "A server with a fresh CA and a fresh SQLite database",
+		"directory", d.running.Directories["default"],
+		"attestation", "stand-in authority: it stands in for Apple's and proves nothing about real hardware")
+	return stop, nil
+}
+
+// tell lets a device enrol, then try the same code again.
+func (d *demo) tell(ctx context.Context) error {
+	device, err := enroll.NewDevice(enroll.IPhone, "", rand.Reader)
+	if err != nil {
+		return err
+	}
+	published, err := d.publish(ctx, device)
+	if err != nil {
+		return err
+	}
+	roots, err := d.servingRoots()
+	if err != nil {
+		return err
+	}
+	document, err := (&enroll.Resolver{Roots: roots}).Fetch(ctx, enroll.Reference{
+		DataURL: published.URL, ContentType: published.ContentType, Size: new(int64(published.Size)), SHA256: published.SHA256,
+	})
+	if err != nil {
+		return err
+	}
+	d.story.tell("document", "The iPhone downloads its credential document over HTTPS and checks size, type and hash",
+		"device", fmt.Sprintf("iPhone, %s, iOS %s, serial %s (all fake)", device.Chip, device.OSVersion, device.Serial),
+		"DataURL", published.URL, "ClientIdentifier", document.ClientIdentifier+" (one-time code)",
+		"asks for", fmt.Sprintf("%d-bit EC key, hardware-bound, attested; subject %s", document.KeySize, subjectText(document)))
+	client := &enroll.Client{
+		Device: device, Keys: enroll.Keys(device), Roots: roots,
+		Attester: standInAttester{d.authority, d.term.Now}, Observe: d.observe,
+	}
+	result, err := client.Enroll(ctx, document)
+	if err != nil {
+		return err
+	}
+	if err := d.explain(ctx, result); err != nil {
+		return err
+	}
+	return d.again(ctx, client, document, published.Code.ID)
+}
+
+func (d *demo) publish(ctx context.Context, device *enroll.Device) (*delivery.Publication, error) {
+	publisher := &delivery.Publisher{Store: d.inst.Store, BaseURL: d.running.BaseURL, DirectoryURL: d.running.Directories["default"]}
+	template := credential.New("https://set.on.publishing/", "set on publishing", credential.Subject{
+		{{"C", "US"}}, {{"O", "Example Inc."}}, {{"CN", "Sam's iPhone"}},
+	})
+	template.SubjectAltName = &credential.SubjectAltName{RFC822Name: "sam@example.com", NTPrincipalName: "sam@corp.example.com"}
+	published, err := publisher.Publish(ctx, issuance.Call{Now: d.term.Now(), From: operator()}, template,
+		issuance.Mint{Directory: "default", Serial: device.Serial, Lifetime: time.Hour, Labels: map[string]string{"owner": "sam"}})
+	if err != nil {
+		return nil, err
+	}
+	d.story.tell("code", "An administrator mints a one-time code for the device and publishes its document",
+		"code", string(published.Code.ID), "bound to serial", published.Code.Serial, "expires", rfc3339(published.Code.ExpiresAt))
+	return published, nil
+}
+
+func (d *demo) servingRoots() (*x509.CertPool, error) {
+	data, err := d.inst.ServingRoot()
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(data)
+	return pool, nil
+}
+
+// observe tells what the device does.
+func (d *demo) observe(e enroll.Event) {
+	switch e := e.(type) {
+	case enroll.KeyMade:
+		d.story.tell("key", "It makes its key and CSR before any contact with the server",
+			"key", fmt.Sprintf("%s %d, %s", e.Spec.Type, e.Spec.Size, e.Protection))
+	case enroll.OrderMade:
+		d.story.tell("order", "With a fresh account it orders a certificate, naming the code as permanent-identifier", "order", e.URL)
+	case enroll.ChallengeFound:
+		d.story.tell("challenge", "The server answers with a challenge", "type", e.Type, "token", e.Token)
+	case enroll.EvidenceMade:
+		d.story.tell("evidence", "The device has its key attested and sends the evidence", "size", fmt.Sprintf("%d bytes of CBOR", len(e.Object)))
+	}
+}
+
+// explain tells what the server made of it, from the server's own records.
+func (d *demo) explain(ctx context.Context, result *enroll.Result) error {
+	cert, err := d.inst.Store.CertificateBySerial(ctx, fmt.Sprintf("%040x", result.Certificate.SerialNumber))
+	if err != nil {
+		return err
+	}
+	evidence, err := d.inst.Store.Evidence(ctx, cert.Evidence)
+	if err != nil {
+		return err
+	}
+	f := evidence.Facts
+	d.story.tell("facts", "What the evidence said, verified",
+		"serial", cert.DeviceSerial, "UDID", cert.DeviceUDID,
+		"OS", f.Posture.OSVersion, "Secure Enclave OS", f.Posture.SepOSVersion, "boot loader", f.Posture.LLBVersion,
+		"freshness", "made for this very challenge", "key", f.KeyType+", in the Secure Enclave", "anchored by", f.Root.Name)
+	decision, err := d.inst.Store.Decision(ctx, cert.Decision)
+	if err != nil {
+		return err
+	}
+	lines := []string{"outcome", string(decision.Decision.Outcome)}
+	for _, reason := range decision.Decision.Reasons {
+		lines = append(lines, "because", reason.Detail)
+	}
+	d.story.tell("decision", "The decision, kept for ever with its reasons", append(lines, "recorded as", string(decision.ID))...)
+	names, usages := certificateText(result.Certificate)
+	identities, err := enroll.OpenStore(filepath.Join(d.dir, "device"), d.term.Now)
+	if err != nil {
+		return err
+	}
+	identity, err := identities.Save(result, false)
+	if err != nil {
+		return err
+	}
+	d.story.tell("certificate", "The device has its identity",
+		"subject", result.Certificate.Subject.String(), "SAN", names, "usages", usages,
+		"lifetime", rfc3339(result.Certificate.NotBefore)+" to "+rfc3339(result.Certificate.NotAfter),
+		"serial", cert.Serial, "took", result.Took.Round(time.Millisecond).String()+" from first contact", "stored in", identity.Path())
+	return nil
+}
+
+// again lets the device try the same code once more: it must be refused.
+func (d *demo) again(ctx context.Context, client *enroll.Client, document *credential.Credential, code issuance.CodeID) error {
+	client.Observe = nil
+	_, err := client.Enroll(ctx, document)
+	abort, ok := errors.AsType[*enroll.Abort](err)
+	if !ok || abort.Problem == nil {
+		return fmt.Errorf("the same code was not refused a second time: %w", err)
+	}
+	reason := "not recorded"
+	for entry, err := range d.inst.Store.Audit(ctx, store.AuditFilter{Code: code}) {
+		if err != nil {
+			return err
+		}
+		if entry.Outcome == audit.Refused {
+			reason = entry.Check + ": " + entry.Detail["code"]
+		}
+	}
+	d.story.tell("refusal", "The same code again is refused",
+		"the device gets", fmt.Sprintf("HTTP %d %s, and shows none of it", abort.Status, abort.Problem.Kind()),
+		"the administrator finds", reason)
+	return nil
+}
+
+func subjectText(c *credential.Credential) string {
+	var parts []string
+	for _, rdn := range c.Subject {
+		parts = append(parts, rdn[0].Type()+"="+rdn[0].Value())
+	}
+	return strings.Join(parts, ", ")
+}
+
+// certificateText describes a certificate's names and usages for people.
+func certificateText(c *x509.Certificate) (names, usages string) {
+	var sans []string
+	for _, extension := range c.Extensions {
+		if extension.Id.Equal([]int{2, 5, 29, 17}) {
+			parsed, err := csr.ParseAltNames(extension.Value)
+			if err != nil {
+				sans = append(sans, "unreadable")
+			}
+			for _, name := range parsed {
+				sans = append(sans, string(name.Kind)+"="+name.Value)
+			}
+		}
+	}
+	var uses []string
+	if c.KeyUsage&x509.KeyUsageDigitalSignature != 0 {
+		uses = append(uses, "digitalSignature")
+	}
+	if c.KeyUsage&x509.KeyUsageKeyEncipherment != 0 {
+		uses = append(uses, "keyEncipherment")
+	}
+	for _, usage := range c.ExtKeyUsage {
+		if usage == x509.ExtKeyUsageClientAuth {
+			uses = append(uses, "clientAuth")
+		} else {
+			uses = append(uses, fmt.Sprintf("usage %d", usage))
+		}
+	}
+	return strings.Join(sans, ", "), strings.Join(uses, ", ")
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxInput is the largest file that a command reads whole.
+const maxInput = 64 << 20
+
+// readInput reads a file of at most limit bytes; "-" is standard input.
+func readInput(term *terminal, name string, limit int64) ([]byte, error) {
+	var in io.Reader = term.In
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("read %s: larger than %d bytes", name, limit)
+	}
+	return data, nil
+}
+
+// lifetime is a duration flag that also takes days, such as 30d.
+type lifetime time.Duration
+
+// maxLifetime is the longest life of a code: longer, and nobody knows any more who holds it.
+const maxLifetime = 365 * 24 * time.Hour
+
+func (l *lifetime) UnmarshalText(text []byte) error {
+	s := string(text)
+	d, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n int
+		n, err = strconv.Atoi(days)
+		d = time.Duration(n) * 24 * time.Hour
+		if n > int(maxLifetime/(24*time.Hour)) {
+			d = maxLifetime + 1 // the multiplication may have overflowed
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%q is no duration such as 90m, 24h or 30d", s)
+	}
+	if d <= 0 || d > maxLifetime {
+		return fmt.Errorf("%q is not between 1s and 365d", s)
+	}
+	*l = lifetime(d)
+	return nil
+}

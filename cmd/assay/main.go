@@ -1,0 +1,143 @@
+// Command assay is the identity service for managed devices: server, operator commands and a
+// simulated device.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes, as every command's help documents them.
+const (
+	exitDone   = 0 // done, or the answer is yes
+	exitNo     = 1 // the answer is no: refused, rules broken, not found
+	exitUsage  = 2 // wrong flags or unreadable input
+	exitFailed = 3 // the work failed: database, network, file system
+)
+
+// exitError ends the program with a code; Err may be nil when all was said on standard output.
+type exitError struct {
+	Code int
+	Err  error
+}
+
+func (e *exitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.Err }
+
+// no reports that the answer is no; all has been said already.
+func no() error { return &exitError{Code: exitNo} }
+
+// noBecause reports that the answer is no, for a reason that is printed.
+func noBecause(err error) error { return &exitError{Code: exitNo, Err: err} }
+
+// usage reports input that cannot be used.
+func usage(err error) error { return &exitError{Code: exitUsage, Err: err} }
+
+// hinted is an error with one line of advice.
+type hinted struct {
+	err  error
+	hint string
+}
+
+func (h *hinted) Error() string { return h.err.Error() }
+func (h *hinted) Unwrap() error { return h.err }
+
+// withHint adds advice that is printed under the error.
+func withHint(err error, format string, args ...any) error {
+	return &hinted{err: err, hint: fmt.Sprintf(format, args...)}
+}
+
+// terminal is where a command reads and writes, and the clock it uses: replaced in tests.
+type terminal struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Now      func() time.Time
+}
+
+// globals are the flags of every command.
+type globals struct {
+	JSON bool `name:"json" help:"Print JSON for scripts; lists print one object a line."`
+}
+
+type cli struct {
+	globals
+
+	Demo        demoCommand        `cmd:"" help:"See the whole job on this machine, in seconds."`
+	Init        initCommand        `cmd:"" help:"Make an installation."`
+	Serve       serveCommand       `cmd:"" help:"Run the server."`
+	Code        codeCommand        `cmd:"" help:"Mint, list, show and revoke one-time codes."`
+	Credential  credentialCommand  `cmd:"" help:"Check and publish credential documents."`
+	Attestation attestationCommand `cmd:"" help:"Inspect and verify attestation objects."`
+	Certificate certificateCommand `cmd:"" help:"List, show and revoke certificates."`
+	Issuer      issuerCommand      `cmd:"" help:"Manage issuing CAs."`
+	Audit       auditCommand       `cmd:"" help:"Read the audit trail."`
+	Simulate    simulateCommand    `cmd:"" help:"Simulate devices."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], &terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now}))
+}
+
+// run is the whole program: it parses the arguments, runs the command and returns the exit code.
+func run(ctx context.Context, args []string, term *terminal) int {
+	var c cli
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("assay"),
+		kong.Description("The identity service for managed devices."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Writers(term.Out, term.Err),
+		kong.Exit(func(code int) { exited = code }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(term, &c.globals),
+	)
+	if err != nil {
+		fmt.Fprintln(term.Err, "assay:", err)
+		return exitFailed
+	}
+	kctx, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintln(term.Err, "assay:", err)
+		return exitUsage
+	}
+	return report(term, kctx.Run())
+}
+
+// report prints an error with its hint and returns the exit code that it stands for.
+func report(term *terminal, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	code := exitFailed
+	if e, ok := errors.AsType[*exitError](err); ok {
+		code = e.Code
+		if e.Err == nil {
+			return code
+		}
+	}
+	fmt.Fprintln(term.Err, "assay:", err)
+	if h, ok := errors.AsType[*hinted](err); ok {
+		fmt.Fprintln(term.Err, "hint:", h.hint)
+	}
+	return code
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"assay/internal/installation"
+)
+
+type serveCommand struct {
+	Dir      string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	Listen   string `placeholder:"HOST:PORT" help:"Address to listen on. Default: the configuration's."`
+	LogLevel string `enum:"debug,info,warn,error" default:"info" help:"Least severe log line that is written (${enum})."`
+}
+
+func (serveCommand) Help() string {
+	return `Serves until it is told to stop (SIGTERM, SIGINT); requests in flight are finished first.
+Log lines go to standard error, as text or with --json as JSON.
+
+Example:
+  assay serve --dir /var/lib/assay
+
+Exit codes: 0 stopped in order; 2 wrong flags; 3 could not serve.`
+}
+
+func (c *serveCommand) Run(ctx context.Context, term *terminal, g *globals) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return usage(err)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(term.Err, options)
+	if g.JSON {
+		handler = slog.NewJSONHandler(term.Err, options)
+	}
+	i, err := installation.Open(ctx, c.Dir, term.Now)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	return i.Serve(ctx, installation.ServeOptions{Listen: c.Listen, Log: slog.New(handler)})
+}

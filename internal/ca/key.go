@@ -1,0 +1,134 @@
+package ca
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// maxKeyFile is the largest key file that is read, in bytes.
+const maxKeyFile = 64 << 10
+
+// keyOpeners open the kinds of key URI, by scheme. Hardware modules and cloud keys join here: each
+// returns a crypto.Signer, which is all that issuers ask of a key.
+var keyOpeners = map[string]func(uri, baseDir string) (crypto.Signer, error){
+	"file": openKeyFile,
+}
+
+// OpenKey opens the private key that a URI names. file:PATH is a PKCS#8 PEM file; a relative path is
+// taken from baseDir. A file that others than its owner may read is refused: its key is no secret.
+func OpenKey(uri, baseDir string) (crypto.Signer, error) {
+	scheme, _, found := strings.Cut(uri, ":")
+	if !found {
+		return nil, fmt.Errorf("open key %q: not a URI (file:PATH)", uri)
+	}
+	open, known := keyOpeners[strings.ToLower(scheme)]
+	if !known {
+		return nil, fmt.Errorf("open key: keys of kind %q are not supported; file: is", scheme)
+	}
+	key, err := open(uri, baseDir)
+	if err != nil {
+		return nil, fmt.Errorf("open key: %w", err)
+	}
+	return key, nil
+}
+
+func openKeyFile(uri, baseDir string) (crypto.Signer, error) {
+	link, err := url.Parse(uri)
+	if err != nil || link.Host != "" || link.RawQuery != "" || link.Fragment != "" {
+		return nil, fmt.Errorf("%q is not file:PATH", uri)
+	}
+	path := link.Path
+	if link.Opaque != "" {
+		if path, err = url.PathUnescape(link.Opaque); err != nil {
+			return nil, fmt.Errorf("%q is not file:PATH", uri)
+		}
+		path = filepath.Join(baseDir, path)
+	}
+	if path == "" {
+		return nil, fmt.Errorf("%q names no file", uri)
+	}
+	data, err := readSecret(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseKey(path, data)
+}
+
+// readSecret reads a file that only its owner may read. The check is made on the open file, so that
+// it cannot be exchanged between check and use.
+func readSecret(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	// Windows has no such bits; its access lists are not looked at.
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%s may be used by others than its owner (mode %04o): make it 0600", path, mode)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(data) > maxKeyFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxKeyFile)
+	}
+	return data, nil
+}
+
+func parseKey(path string, data []byte) (crypto.Signer, error) {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no PEM", path)
+	}
+	if block.Type != "PRIVATE KEY" {
+		return nil, fmt.Errorf("%s holds %q, not an unencrypted PKCS#8 PRIVATE KEY", path, block.Type)
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fmt.Errorf("%s holds more than one key", path)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w", path, err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%s holds a %T, which cannot sign", path, key)
+	}
+	return signer, nil
+}
+
+// WriteKey writes a key to a new file that only its owner may read, as PKCS#8 PEM, and makes it
+// durable. It never replaces a file: a key that is written over is lost.
+func WriteKey(path string, key crypto.Signer) (err error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("write key: %w", err)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write key: %w", err)
+	}
+	err = errors.Join(pem.Encode(file, &pem.Block{Type: "PRIVATE KEY", Bytes: der}), file.Sync(), file.Close())
+	if err != nil {
+		return errors.Join(fmt.Errorf("write key: %w", err), os.Remove(path))
+	}
+	return nil
+}

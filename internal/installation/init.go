@@ -1,0 +1,272 @@
+package installation
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"assay/attest"
+	"assay/internal/ca"
+	"assay/internal/issuance"
+	"assay/policy"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// InitOptions says how a new installation is made. The zero value of each field is its default.
+type InitOptions struct {
+	Name   string // organisation; default "Assay"
+	URL    string // public https URL; default: the listen address
+	Listen string // default 127.0.0.1:8443
+	// AttestationRoots are PEM files by format, beside the manufacturer's built-in roots.
+	AttestationRoots map[string][]string
+	AllowStandIn     bool            // accept the roots of stand-in authorities
+	KeyAlgorithm     ca.KeyAlgorithm // of root and issuing CA; default P-256
+	RootKeyOut       string          // where the root's key goes instead of the installation
+	SigningRequest   bool            // make a CSR for an existing PKI instead of a root
+	IssuerChain      string          // PEM file of an existing issuing CA; with IssuerKey
+	IssuerKey        string          // key URI of it
+	Now              func() time.Time
+	From             string // who does it, for the audit
+}
+
+// InitResult is what Init made, for people.
+type InitResult struct {
+	Dir            string   `json:"dir"`
+	BaseURL        string   `json:"url"`
+	DirectoryURL   string   `json:"directoryURL"`
+	Root           string   `json:"root,omitempty"`           // file: relying parties trust it
+	ServingRoot    string   `json:"servingRoot"`              // file: devices trust it for TLS
+	SigningRequest string   `json:"signingRequest,omitempty"` // file: to be signed by the existing PKI
+	StandInRoots   []string `json:"standInRoots,omitempty"`
+}
+
+// Init makes a new installation in a folder that holds none: configuration, keys, CAs, database.
+func Init(ctx context.Context, dir string, o InitOptions) (*InitResult, error) {
+	o.setDefaults()
+	if _, err := os.Lstat(filepath.Join(dir, configFile)); err == nil {
+		return nil, fmt.Errorf("initialize %s: there is an installation already; nothing was changed", dir)
+	}
+	for _, sub := range []string{"", certsFolder, keysFolder, rootsFolder} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, fmt.Errorf("initialize %s: %w", dir, err)
+		}
+	}
+	result := &InitResult{Dir: dir}
+	config, err := o.config(dir, result)
+	if err != nil {
+		return nil, fmt.Errorf("initialize %s: %w", dir, err)
+	}
+	if err := o.secrets(dir, result); err != nil {
+		return nil, fmt.Errorf("initialize %s: %w", dir, err)
+	}
+	issuer, err := o.issuer(dir, result)
+	if err != nil {
+		return nil, fmt.Errorf("initialize %s: %w", dir, err)
+	}
+	data, err := yaml.Dump(config)
+	if err != nil {
+		return nil, fmt.Errorf("initialize %s: %w", dir, err)
+	}
+	// The configuration is written last: a folder without it is no installation.
+	if err := o.database(ctx, dir, config, issuer); err != nil {
+		return nil, fmt.Errorf("initialize %s: %w", dir, err)
+	}
+	header := "# Assay configuration; every key is explained in docs/operations.md\n"
+	if err := writeNew(filepath.Join(dir, configFile), append([]byte(header), data...), 0o600); err != nil {
+		return nil, fmt.Errorf("initialize %s: %w", dir, err)
+	}
+	return result, nil
+}
+
+func (o *InitOptions) setDefaults() {
+	if o.Name == "" {
+		o.Name = "Assay"
+	}
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:8443"
+	}
+	if o.KeyAlgorithm == "" {
+		o.KeyAlgorithm = ca.P256
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+// config makes the configuration and copies the attestation roots into the folder.
+func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
+	c := &Config{
+		Version: ConfigVersion, Name: o.Name, URL: o.URL, Listen: o.Listen,
+		Attestation: map[string]Attestation{"apple": {Roots: []string{builtinRoot}}},
+		Profiles:    map[string]*ca.Profile{"device": ca.DefaultProfile()},
+		Directories: map[string]*Directory{"default": {
+			Profile: "device", Accept: []string{"apple"}, Identifiers: []policy.IdentifierKind{policy.ByCode},
+		}},
+	}
+	for format, files := range o.AttestationRoots {
+		a := c.Attestation[format]
+		a.AllowStandIn = o.AllowStandIn
+		for n, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			roots, err := attest.ParseRoots(data)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", file, err)
+			}
+			for _, root := range roots {
+				if root.StandIn {
+					result.StandInRoots = append(result.StandInRoots, root.Name)
+				}
+			}
+			name := filepath.Join(rootsFolder, fmt.Sprintf("%s-%d.pem", format, n+1))
+			if err := writeNew(filepath.Join(dir, name), data, 0o644); err != nil {
+				return nil, err
+			}
+			a.Roots = append(a.Roots, name)
+		}
+		c.Attestation[format] = a
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	result.BaseURL = c.URL
+	if result.BaseURL == "" {
+		result.BaseURL = "https://" + c.Listen
+	}
+	result.DirectoryURL = result.BaseURL + "/acme/default/directory"
+	return c, nil
+}
+
+// secrets makes the data key and the serving root, which is apart from the CA of devices.
+func (o *InitOptions) secrets(dir string, result *InitResult) error {
+	key := make([]byte, dataKeySize)
+	rand.Read(key)
+	if err := writeNew(filepath.Join(dir, keysFolder, "data.key"), []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
+		return err
+	}
+	servingKey, err := ca.GenerateKey(ca.P256)
+	if err != nil {
+		return err
+	}
+	root, err := ca.NewServingRoot(o.Name, servingKey, o.Now())
+	if err != nil {
+		return err
+	}
+	if err := ca.WriteKey(filepath.Join(dir, keysFolder, "serving-root.key"), servingKey); err != nil {
+		return err
+	}
+	result.ServingRoot = filepath.Join(dir, certsFolder, "serving-root.pem")
+	return writeNew(result.ServingRoot, certificatePEM(root.Certificate.Raw), 0o644)
+}
+
+// newIssuer is an issuing CA that the database shall hold; nil where a signing request waits.
+type newIssuer struct {
+	chain [][]byte
+	key   string
+}
+
+// issuer makes or takes over the issuing CA.
+func (o *InitOptions) issuer(dir string, result *InitResult) (*newIssuer, error) {
+	if o.IssuerChain != "" {
+		data, err := os.ReadFile(o.IssuerChain)
+		if err != nil {
+			return nil, err
+		}
+		chain, err := ca.Adopt(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o.IssuerChain, err)
+		}
+		if o.IssuerKey == "" {
+			return nil, errors.New("an existing issuing CA needs its key")
+		}
+		return &newIssuer{chain: chain, key: o.IssuerKey}, nil
+	}
+	key, err := ca.GenerateKey(o.KeyAlgorithm)
+	if err != nil {
+		return nil, err
+	}
+	keyPath := filepath.Join(keysFolder, "issuing.key")
+	if err := ca.WriteKey(filepath.Join(dir, keyPath), key); err != nil {
+		return nil, err
+	}
+	if o.SigningRequest {
+		request, err := ca.NewSigningRequest(o.Name, key)
+		if err != nil {
+			return nil, err
+		}
+		result.SigningRequest = filepath.Join(dir, certsFolder, "issuing.csr")
+		return nil, writeNew(result.SigningRequest, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), 0o644)
+	}
+	issuing, err := o.root(dir, key.Public(), result)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeNew(filepath.Join(dir, certsFolder, "issuing.pem"), certificatePEM(issuing), 0o644); err != nil {
+		return nil, err
+	}
+	return &newIssuer{chain: [][]byte{issuing}, key: "file:" + keyPath}, nil
+}
+
+// root makes the root and signs the issuing CA with it; the root's key is not needed again.
+func (o *InitOptions) root(dir string, issuing crypto.PublicKey, result *InitResult) ([]byte, error) {
+	key, err := ca.GenerateKey(o.KeyAlgorithm)
+	if err != nil {
+		return nil, err
+	}
+	root, err := ca.NewRoot(o.Name, key, o.Now())
+	if err != nil {
+		return nil, err
+	}
+	out := o.RootKeyOut
+	if out == "" {
+		out = filepath.Join(dir, keysFolder, "root.key")
+	}
+	if err := ca.WriteKey(out, key); err != nil {
+		return nil, err
+	}
+	result.Root = filepath.Join(dir, certsFolder, "root.pem")
+	if err := writeNew(result.Root, certificatePEM(root.Certificate.Raw), 0o644); err != nil {
+		return nil, err
+	}
+	cert, err := root.NewIssuing(o.Name, issuing, o.Now())
+	if err != nil {
+		return nil, err
+	}
+	return cert.Raw, nil
+}
+
+// database makes the database and puts the issuing CA into service.
+func (o *InitOptions) database(ctx context.Context, dir string, config *Config, issuer *newIssuer) error {
+	i, err := open(ctx, dir, config, o.Now)
+	if err != nil {
+		return err
+	}
+	if issuer != nil {
+		_, err = i.AddIssuer(ctx, issuance.Call{Now: o.Now(), From: o.From}, o.Name, issuer.chain, issuer.key, true)
+	}
+	return errors.Join(err, i.Close())
+}
+
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// writeNew writes a file that must not exist, and waits until it is on disk.
+func writeNew(path string, data []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}

@@ -1,0 +1,188 @@
+// Package installation is an Assay installation: the folder that holds configuration, keys and
+// database, and the server that runs on it. It is where the rooms are wired together; the program,
+// its demo, its bench and the end-to-end tests all boot this.
+//
+//	DIR/assay.yaml   configuration
+//	DIR/assay.db     database (SQLite, with its -wal and -shm files)
+//	DIR/certs/       certificates of the CAs; root.pem is what relying parties trust,
+//	                 serving-root.pem what devices trust for TLS
+//	DIR/keys/        private keys (0600) and data.key, which seals codes in the database
+//	DIR/roots/       attestation roots
+//	DIR/server.lock  held by the one running server; names its URL
+//
+// The CA root's key is needed only to make issuing CAs: serving never opens it.
+package installation
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"assay/attest"
+	"assay/internal/ca"
+	"assay/internal/issuance"
+	"assay/internal/store"
+)
+
+const (
+	configFile   = "assay.yaml"
+	databaseFile = "assay.db"
+	lockFile     = "server.lock"
+	certsFolder  = "certs"
+	keysFolder   = "keys"
+	rootsFolder  = "roots"
+
+	dataKeySize = 32
+)
+
+// Installation is an opened installation. Close it.
+type Installation struct {
+	Dir    string
+	Config *Config
+	Store  *store.Store
+	now    func() time.Time
+}
+
+// Open reads the configuration and opens the database, migrating it if it is older. It works
+// beside a running server.
+func Open(ctx context.Context, dir string, now func() time.Time) (*Installation, error) {
+	config, err := LoadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, dir, config, now)
+}
+
+func open(ctx context.Context, dir string, config *Config, now func() time.Time) (*Installation, error) {
+	key, err := readDataKey(filepath.Join(dir, keysFolder, "data.key"))
+	if err != nil {
+		return nil, err
+	}
+	db, err := store.Open(ctx, filepath.Join(dir, databaseFile), store.Options{Key: key, Random: rand.Reader})
+	if err != nil {
+		return nil, err
+	}
+	return &Installation{Dir: dir, Config: config, Store: db, now: now}, nil
+}
+
+// Close closes the database.
+func (i *Installation) Close() error { return i.Store.Close() }
+
+// BaseURL is the https URL that devices reach the server at: the configured one, else the one of
+// the running server, else that of the configured listen address.
+func (i *Installation) BaseURL() string {
+	if i.Config.URL != "" {
+		return strings.TrimSuffix(i.Config.URL, "/")
+	}
+	if url := runningURL(i.Dir); url != "" {
+		return url
+	}
+	return "https://" + i.Config.Listen
+}
+
+// Directory returns the named directory's configuration; "" is the only one, or "default".
+func (i *Installation) Directory(name string) (string, *Directory, error) {
+	if name == "" {
+		name = "default"
+		if len(i.Config.Directories) == 1 {
+			for only := range i.Config.Directories {
+				name = only
+			}
+		}
+	}
+	d, ok := i.Config.Directories[name]
+	if !ok {
+		return "", nil, fmt.Errorf("there is no directory %q in %s", name, configFile)
+	}
+	return name, d, nil
+}
+
+// AddIssuer puts an issuing CA into service: it checks the chain against the key and stores a row.
+func (i *Installation) AddIssuer(ctx context.Context, call issuance.Call, name string, chain [][]byte, keyURI string, active bool) (issuance.Issuer, error) {
+	key, err := ca.OpenKey(keyURI, i.Dir)
+	if err != nil {
+		return issuance.Issuer{}, fmt.Errorf("add issuer: %w", err)
+	}
+	if _, err := ca.NewIssuer("new", chain, key, "https://localhost", call.Now); err != nil {
+		return issuance.Issuer{}, fmt.Errorf("add issuer: %w", err)
+	}
+	return i.Store.AddIssuer(ctx, call, issuance.Issuer{Name: name, Chain: chain, Key: keyURI, Active: active})
+}
+
+// issuers opens every issuing CA and names the active one.
+func (i *Installation) issuers(ctx context.Context, baseURL string) (map[issuance.IssuerID]*ca.Issuer, issuance.IssuerID, error) {
+	rows, err := i.Store.Issuers(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if base := i.Config.Revocation.BaseURL; base != "" {
+		baseURL = strings.TrimSuffix(base, "/")
+	}
+	issuers := map[issuance.IssuerID]*ca.Issuer{}
+	var active issuance.IssuerID
+	for _, row := range rows {
+		key, err := ca.OpenKey(row.Key, i.Dir)
+		if err != nil {
+			return nil, "", fmt.Errorf("issuer %s (%s): %w", row.ID, row.Name, err)
+		}
+		issuers[row.ID], err = ca.NewIssuer(string(row.ID), row.Chain, key, baseURL, i.now())
+		if err != nil {
+			return nil, "", fmt.Errorf("issuer %s (%s): %w", row.ID, row.Name, err)
+		}
+		if row.Active {
+			active = row.ID
+		}
+	}
+	if active == "" {
+		return nil, "", errors.New("no issuing CA is active: add one with `assay issuer add`")
+	}
+	return issuers, active, nil
+}
+
+// ServingRoot returns the certificate that devices must trust for TLS, PEM; nil where the operator
+// brings the serving certificate.
+func (i *Installation) ServingRoot() ([]byte, error) {
+	if i.Config.TLS.Certificate != "" {
+		return nil, nil
+	}
+	return os.ReadFile(filepath.Join(i.Dir, certsFolder, "serving-root.pem"))
+}
+
+// Roots are the attestation roots by format.
+func (i *Installation) Roots() (map[string][]attest.Root, error) { return i.Config.loadRoots(i.Dir) }
+
+// readDataKey reads the key that seals codes: hex in a file that only its owner may read.
+func readDataKey(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read data key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("read data key: %s can be read by others: chmod 600 it", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read data key: %w", err)
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) != dataKeySize {
+		return nil, fmt.Errorf("read data key: %s does not hold 64 hex digits", path)
+	}
+	return key, nil
+}
+
+// certificatePool is a pool of one PEM file.
+func certificatePool(pemData []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pemData) {
+		return nil, errors.New("no certificate in PEM data")
+	}
+	return pool, nil
+}

@@ -1,0 +1,146 @@
+package installation
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"assay/internal/ca"
+)
+
+// tlsConfig is the ACME listener's: TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2, never a client certificate.
+func (i *Installation) tlsConfig(baseURL string) (*tls.Config, error) {
+	certificate, err := i.servingCertificate(baseURL)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
+	}, nil
+}
+
+func (i *Installation) servingCertificate(baseURL string) (func() (*tls.Certificate, error), error) {
+	if i.Config.TLS.Certificate != "" {
+		operators := &reloading{certFile: within(i.Dir, i.Config.TLS.Certificate), keyFile: within(i.Dir, i.Config.TLS.Key), now: i.now}
+		_, err := operators.get()
+		return operators.get, err
+	}
+	base, err := url.Parse(baseURL)
+	if err != nil {
+		return nil, err
+	}
+	own := &selfServing{dir: i.Dir, host: base.Hostname(), now: i.now}
+	_, err = own.get()
+	return own.get, err
+}
+
+// reloadCheck is how often the operator's files may be looked at.
+const reloadCheck = 10 * time.Second
+
+// reloading is the operator's certificate, read again when its file changes. A pair that cannot be
+// read leaves the last good one in use.
+type reloading struct {
+	certFile, keyFile string
+	now               func() time.Time
+
+	mu       sync.Mutex
+	current  *tls.Certificate
+	modified time.Time
+	checked  time.Time
+}
+
+func (r *reloading) get() (*tls.Certificate, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if r.current != nil && now.Sub(r.checked).Abs() < reloadCheck {
+		return r.current, nil
+	}
+	r.checked = now
+	info, err := os.Stat(r.certFile)
+	if err == nil && r.current != nil && info.ModTime().Equal(r.modified) {
+		return r.current, nil
+	}
+	pair, loadErr := tls.LoadX509KeyPair(r.certFile, r.keyFile)
+	if err != nil || loadErr != nil {
+		if r.current != nil {
+			return r.current, nil
+		}
+		return nil, fmt.Errorf("read serving certificate: %w", loadErr)
+	}
+	r.current, r.modified = &pair, info.ModTime()
+	return r.current, nil
+}
+
+// servingRenewal is how long before its end a self-made serving certificate is replaced.
+const servingRenewal = 24 * time.Hour
+
+// selfServing is a certificate from the installation's serving root, made in memory and renewed
+// before it ends.
+type selfServing struct {
+	dir, host string
+	now       func() time.Time
+
+	mu      sync.Mutex
+	current *tls.Certificate
+}
+
+func (s *selfServing) get() (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if s.current != nil && now.Before(s.current.Leaf.NotAfter.Add(-servingRenewal)) {
+		return s.current, nil
+	}
+	root, err := openServingRoot(s.dir, now)
+	if err != nil {
+		return nil, fmt.Errorf("make serving certificate: %w", err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	hosts := []string{s.host}
+	if s.host == "127.0.0.1" || s.host == "::1" || s.host == "localhost" {
+		hosts = []string{"localhost", "127.0.0.1", "::1"}
+	}
+	leaf, err := root.NewServing(hosts, key.Public(), now)
+	if err != nil {
+		return nil, fmt.Errorf("make serving certificate: %w", err)
+	}
+	s.current = &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+	return s.current, nil
+}
+
+// openServingRoot opens the CA of the installation's own serving certificates.
+func openServingRoot(dir string, now time.Time) (*ca.Root, error) {
+	data, err := os.ReadFile(filepath.Join(dir, certsFolder, "serving-root.pem"))
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("serving-root.pem holds no certificate")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ca.OpenKey("file:"+filepath.Join(keysFolder, "serving-root.key"), dir)
+	if err != nil {
+		return nil, err
+	}
+	return ca.OpenRoot(cert, key, now)
+}

@@ -1,0 +1,219 @@
+// Package inventory reads lists of devices that operators export from elsewhere.
+//
+// It refuses what would bind a code to a device that does not exist: rows of another length than
+// the header, repeated columns, and serials or UDIDs with blanks around them, because serials
+// compare exactly. It trusts nothing in a list: every line, field and column count is bounded, and
+// memory does not grow with the list.
+package inventory
+
+import (
+	"bufio"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of ReadCSV.
+const (
+	MaxColumns = 64
+	MaxField   = 4 << 10  // bytes of one field
+	MaxRecord  = 64 << 10 // bytes of one record, quotes included
+)
+
+// Row is one device of a list.
+type Row struct {
+	Line   int    // where it begins, 1 is the header's
+	Serial string // "" if the list does not say
+	UDID   string
+	Labels map[string]string // the other columns by their header; empty fields left out, nil if none
+}
+
+// ReadCSV yields the devices of a CSV file (RFC 4180) with a header. The columns "serial" and
+// "udid", in any case and of which at least one must be there, name the device; all others are kept
+// as labels. A byte order mark is tolerated and rows whose fields are all empty are skipped. The
+// first error, which names its line, ends the sequence.
+func ReadCSV(r io.Reader) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		records := newList(r)
+		head, err := readHeader(records)
+		if err != nil {
+			yield(Row{}, err)
+			return
+		}
+		for {
+			record, err := records.next()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield(Row{}, err)
+				return
+			}
+			row, empty, err := head.row(records.last, record)
+			if empty {
+				continue
+			}
+			if !yield(row, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// header is where the columns are.
+type header struct {
+	names        []string
+	serial, udid int // -1: no such column
+}
+
+func readHeader(records *list) (header, error) {
+	h := header{serial: -1, udid: -1}
+	record, err := records.next()
+	if errors.Is(err, io.EOF) {
+		return h, errors.New("line 1: the list is empty; it needs a header with the column serial or udid")
+	}
+	if err != nil {
+		return h, err
+	}
+	if len(record) > MaxColumns {
+		return h, fmt.Errorf("line 1: %d columns, but the limit is %d", len(record), MaxColumns)
+	}
+	seen := make(map[string]bool, len(record))
+	for i, name := range record {
+		name = strings.TrimSpace(name)
+		key := strings.ToLower(name)
+		switch {
+		case name == "":
+			return h, fmt.Errorf("line 1: column %d has no name", i+1)
+		case seen[key]:
+			return h, fmt.Errorf("line 1: column %q appears twice", name)
+		case key == "serial":
+			h.serial = i
+		case key == "udid":
+			h.udid = i
+		}
+		seen[key] = true
+		h.names = append(h.names, strings.Clone(name))
+	}
+	if h.serial < 0 && h.udid < 0 {
+		return h, errors.New("line 1: the header has neither the column serial nor udid")
+	}
+	return h, nil
+}
+
+// row turns a record into a row; empty if all its fields are.
+func (h *header) row(line int, record []string) (row Row, empty bool, err error) {
+	row.Line = line
+	empty = true
+	for _, field := range record {
+		empty = empty && field == ""
+	}
+	if empty {
+		return row, true, nil
+	}
+	if len(record) != len(h.names) {
+		return row, false, fmt.Errorf("line %d: %d fields, but the header has %d", line, len(record), len(h.names))
+	}
+	for i, field := range record {
+		if err := checkField(field); err != nil {
+			return row, false, fmt.Errorf("line %d, column %q: %w", line, h.names[i], err)
+		}
+		field = strings.Clone(field) // the reader reuses its record
+		switch {
+		case i == h.serial || i == h.udid:
+			if strings.TrimSpace(field) != field {
+				return row, false, fmt.Errorf("line %d, column %q: blanks around the value; serials compare exactly, so remove them", line, h.names[i])
+			}
+			if i == h.serial {
+				row.Serial = field
+			} else {
+				row.UDID = field
+			}
+		case field != "":
+			if row.Labels == nil {
+				row.Labels = make(map[string]string)
+			}
+			row.Labels[h.names[i]] = field
+		}
+	}
+	if row.Serial == "" && row.UDID == "" {
+		return row, false, fmt.Errorf("line %d: neither a serial nor a UDID", line)
+	}
+	return row, false, nil
+}
+
+// checkField refuses what no inventory holds and what later breaks terminals and logs.
+func checkField(field string) error {
+	switch {
+	case len(field) > MaxField:
+		return fmt.Errorf("%d bytes, but the limit is %d", len(field), MaxField)
+	case !utf8.ValidString(field):
+		return errors.New("not UTF-8")
+	case strings.ContainsFunc(field, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return errors.New("control characters (a line break, perhaps) in the value")
+	}
+	return nil
+}
+
+// list reads records of bounded size.
+type list struct {
+	*csv.Reader
+	bytes *boundedReader
+	last  int // the line of the record read last
+}
+
+func newList(r io.Reader) *list {
+	bounded := &boundedReader{r: skipMark(r)}
+	l := &list{Reader: csv.NewReader(bounded), bytes: bounded}
+	l.FieldsPerRecord = -1 // checked by row, so that the error can say both numbers
+	l.ReuseRecord = true
+	return l
+}
+
+// next returns the next record, io.EOF after the last one.
+func (l *list) next() ([]string, error) {
+	l.bytes.left = MaxRecord
+	record, err := l.Read()
+	if e, ok := errors.AsType[*csv.ParseError](err); ok && !errors.Is(e.Err, errTooLong) {
+		return nil, fmt.Errorf("line %d, byte %d: %w", e.Line, e.Column, e.Err)
+	}
+	if errors.Is(err, errTooLong) {
+		return nil, fmt.Errorf("after line %d: %w", l.last, errTooLong)
+	}
+	if err == nil {
+		l.last, _ = l.FieldPos(0)
+	}
+	return record, err
+}
+
+var errTooLong = fmt.Errorf("record is longer than %d bytes (a quote that is never closed, perhaps)", MaxRecord)
+
+// boundedReader fails once more than left bytes were asked of it. The CSV reader's own buffer may
+// hold some more.
+type boundedReader struct {
+	r    io.Reader
+	left int
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errTooLong
+	}
+	n, err := b.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
+// skipMark leaves out the UTF-8 byte order mark that spreadsheets write.
+func skipMark(r io.Reader) io.Reader {
+	const mark = "\xef\xbb\xbf"
+	buffered := bufio.NewReader(r)
+	if start, err := buffered.Peek(len(mark)); err == nil && string(start) == mark {
+		_, _ = buffered.Discard(len(mark)) // cannot fail: they were just peeked
+	}
+	return buffered
+}

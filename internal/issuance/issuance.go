@@ -1,0 +1,256 @@
+// Package issuance holds the things that the server keeps while it issues: accounts, orders with
+// their authorization and challenge, codes, certificates; their states and the legal transitions
+// between them; and the values that the store's transactions take and return.
+//
+// An order names exactly one identifier, so it has exactly one authorization with exactly one
+// challenge. The three are one row: a challenge cannot belong to another order.
+package issuance
+
+import (
+	"time"
+
+	"assay/attest"
+	"assay/csr"
+	"assay/policy"
+)
+
+// AccountStatus is the status of an ACME account (RFC 8555, section 7.1.6).
+type AccountStatus string
+
+// Account statuses.
+const (
+	AccountValid       AccountStatus = "valid"
+	AccountDeactivated AccountStatus = "deactivated"
+)
+
+// Account is an ACME account. It belongs to one directory.
+type Account struct {
+	ID          AccountID
+	Directory   string
+	Status      AccountStatus
+	Contacts    []string
+	TermsAgreed bool
+	JWK         []byte // the public key as canonical JSON (RFC 7638 member order)
+	Thumbprint  string // RFC 7638, base64url; unique within the directory among all accounts
+	CreatedAt   time.Time
+}
+
+// OrderStatus is the status of an order (RFC 8555, section 7.1.6). OrderPending and OrderReady
+// are derived on the wire as invalid once ExpiresAt has passed: see Order.StatusAt.
+type OrderStatus string
+
+// Order statuses.
+const (
+	OrderPending    OrderStatus = "pending"
+	OrderReady      OrderStatus = "ready"
+	OrderProcessing OrderStatus = "processing"
+	OrderValid      OrderStatus = "valid"
+	OrderInvalid    OrderStatus = "invalid"
+)
+
+// AuthorizationStatus is the status of an order's authorization.
+type AuthorizationStatus string
+
+// Authorization statuses.
+const (
+	AuthorizationPending     AuthorizationStatus = "pending"
+	AuthorizationValid       AuthorizationStatus = "valid"
+	AuthorizationInvalid     AuthorizationStatus = "invalid"
+	AuthorizationDeactivated AuthorizationStatus = "deactivated"
+)
+
+// ChallengeStatus is the status of an order's challenge.
+type ChallengeStatus string
+
+// Challenge statuses. Challenges are answered within the request, so none is ever "processing".
+const (
+	ChallengePending ChallengeStatus = "pending"
+	ChallengeValid   ChallengeStatus = "valid"
+	ChallengeInvalid ChallengeStatus = "invalid"
+)
+
+// Identifier is an order's identifier as the client sent it.
+type Identifier struct {
+	Type  string // "permanent-identifier"
+	Value string // a code, or a serial or UDID where the directory allows it. Secret while the code lives
+	Kind  policy.IdentifierKind
+}
+
+// Order is an order with its authorization and challenge.
+type Order struct {
+	ID            OrderID
+	Account       AccountID
+	Directory     string
+	Identifier    Identifier
+	Code          CodeID // "" where the identifier is a serial or UDID
+	Status        OrderStatus
+	Authorization AuthorizationStatus
+	Challenge     Challenge
+	Refusal       *Refusal // why the order is invalid; nil otherwise
+	Tries         int      // finalize requests whose CSR was refused
+	Evidence      EvidenceID
+	Certificate   CertificateID // set when the order is valid
+	CreatedAt     time.Time
+	ExpiresAt     time.Time
+}
+
+// Challenge is an order's device-attest-01 challenge.
+type Challenge struct {
+	Token       string
+	Status      ChallengeStatus
+	ValidatedAt time.Time // zero until valid
+	Refusal     *Refusal  // why it is invalid
+}
+
+// Refusal says why something was refused: to the client a problem, to the operator a named check.
+type Refusal struct {
+	Problem string `json:"problem"` // ACME problem type without its prefix, e.g. "badAttestationStatement"
+	Check   string `json:"check"`   // stable kebab-case name of the failed check
+	Detail  string `json:"detail"`  // safe to show to the client: no personal values, no secrets
+}
+
+func (r *Refusal) Error() string { return r.Problem + " (" + r.Check + "): " + r.Detail }
+
+// Evidence is what a device sent, as received, with the facts it established.
+type Evidence struct {
+	ID          EvidenceID
+	Order       OrderID
+	ReceivedAt  time.Time
+	Kind        attest.Kind
+	Format      string
+	Object      []byte        // attestation object as received; nil if none
+	DeviceError string        // untrusted text from the device; personal
+	Token       string        // the challenge's token that it must be fresh for
+	KeyAuth     string        // the key authorization at that time
+	Facts       *attest.Facts // nil unless verified
+	FactsSchema int
+	Failed      string // the check it failed; "" if verified or none
+}
+
+// CodeStatus is the stored state of a code. Expiry is a time, not a state: see Code.StatusAt.
+type CodeStatus string
+
+// Code statuses. Legal transitions: unused→issuing→consumed, issuing→unused (claim undone),
+// unused→revoked. Expired is only ever derived.
+const (
+	CodeUnused   CodeStatus = "unused"
+	CodeIssuing  CodeStatus = "issuing"
+	CodeConsumed CodeStatus = "consumed"
+	CodeRevoked  CodeStatus = "revoked"
+	CodeExpired  CodeStatus = "expired"
+)
+
+// Code is a one-time ClientIdentifier. Its value is not here: only its SHA-256 is stored.
+type Code struct {
+	ID              CodeID            `json:"id"`
+	Directory       string            `json:"directory"`
+	Status          CodeStatus        `json:"status"`
+	Device          DeviceID          `json:"device,omitempty"`
+	Serial          string            `json:"serial,omitempty"` // bound serial, "" if unbound
+	UDID            string            `json:"udid,omitempty"`   // bound UDID, "" if unbound
+	Labels          map[string]string `json:"labels,omitempty"`
+	AllowUnattested bool              `json:"allowUnattested,omitempty"`
+	Minted          *csr.Request      `json:"minted,omitempty"` // what the code's credential asks for; nil without a credential
+	Order           OrderID           `json:"order,omitempty"`  // the order that claimed or consumed it
+	Certificate     CertificateID     `json:"certificate,omitempty"`
+	Tries           int               `json:"tries"` // refused challenges and refused decisions
+	LastRefusal     string            `json:"lastRefusal,omitempty"`
+	CreatedAt       time.Time         `json:"createdAt"`
+	ExpiresAt       time.Time         `json:"expiresAt"`
+	UsedAt          time.Time         `json:"usedAt,omitzero"`
+	RevokedAt       time.Time         `json:"revokedAt,omitzero"`
+}
+
+// StatusAt is the code's status at a time: CodeExpired for an unused code whose time is over.
+func (c *Code) StatusAt(now time.Time) CodeStatus {
+	if c.Status == CodeUnused && !now.Before(c.ExpiresAt) {
+		return CodeExpired
+	}
+	return c.Status
+}
+
+// StatusAt is the order's status at a time: a pending or ready order whose time is over is invalid.
+func (o *Order) StatusAt(now time.Time) OrderStatus {
+	if (o.Status == OrderPending || o.Status == OrderReady) && !now.Before(o.ExpiresAt) {
+		return OrderInvalid
+	}
+	return o.Status
+}
+
+// Device is what issuance knows of a device: a serial and UDID that an operator expects or that
+// evidence attested.
+type Device struct {
+	ID        DeviceID          `json:"id"`
+	Serial    string            `json:"serial,omitempty"`
+	UDID      string            `json:"udid,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Attested  bool              `json:"attested"` // whether evidence ever established Serial and UDID
+	CreatedAt time.Time         `json:"createdAt"`
+}
+
+// CertificateStatus is the stored state of a certificate row.
+type CertificateStatus string
+
+// Certificate statuses. A row begins as reserved, before the key signs; it becomes valid, or
+// abandoned when its claim died. "Expired" is derived from NotAfter.
+const (
+	CertificateReserved  CertificateStatus = "reserved"
+	CertificateValid     CertificateStatus = "valid"
+	CertificateRevoked   CertificateStatus = "revoked"
+	CertificateAbandoned CertificateStatus = "abandoned"
+)
+
+// Certificate is an issued certificate, or a serial reserved for one.
+type Certificate struct {
+	ID              CertificateID
+	Serial          string // lower-case hex, 40 digits
+	Status          CertificateStatus
+	Directory       string
+	Issuer          IssuerID
+	Profile         string
+	ProfileVersion  int
+	CRLShard        int
+	Account         AccountID
+	Order           OrderID
+	Code            CodeID
+	Device          DeviceID
+	Decision        DecisionID
+	Evidence        EvidenceID
+	DeviceSerial    string // attested; "" if unattested
+	DeviceUDID      string // attested; "" if unattested
+	ExpectedSerial  string // the code's binding, where the device was not attested
+	ExpectedUDID    string
+	AttestationRoot string // SHA-256 of the root that anchored the evidence, lower-case hex; "" if unattested
+	SPKISHA256      string // lower-case hex
+	NotBefore       time.Time
+	NotAfter        time.Time
+	DER             []byte // nil while reserved or abandoned
+	ReservedAt      time.Time
+	IssuedAt        time.Time
+	CollectedAt     time.Time // first download of the chain; zero: never collected
+	RevokedAt       time.Time
+	RevokedReason   int // RFC 5280, section 5.3.1
+	SupersededBy    CertificateID
+}
+
+// Decision is a stored decision with its input's identity.
+type Decision struct {
+	ID       DecisionID
+	Order    OrderID
+	Code     CodeID
+	Evidence EvidenceID
+	Time     time.Time
+	Schema   int // policy.Schema
+	Decision policy.Decision
+	Request  *csr.Request
+}
+
+// Issuer is an issuing CA: a row, so that a CA is rotated by adding one.
+type Issuer struct {
+	ID        IssuerID
+	Name      string
+	Chain     [][]byte // DER, issuing certificate first, root not included
+	Key       string   // key URI: file:…
+	Active    bool     // the one that new certificates of directories naming no issuer use
+	CreatedAt time.Time
+}

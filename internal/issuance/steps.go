@@ -1,0 +1,197 @@
+package issuance
+
+import (
+	"errors"
+	"time"
+
+	"assay/csr"
+)
+
+// Errors that the store's transactions return; callers branch on them.
+var (
+	ErrNotFound  = errors.New("not found")
+	ErrNonceUsed = errors.New("nonce was used before")
+	// ErrConflict: the row is no longer in the state that the change needs (another request, another
+	// process or an operator was first). Nothing was changed but the nonce, which stays spent.
+	ErrConflict = errors.New("state changed meanwhile")
+	// ErrCodeTaken: another order claimed the code, or it was revoked or expired meanwhile.
+	ErrCodeTaken = errors.New("code is no longer usable")
+)
+
+// CodeUnusableError says why a code cannot be ordered with. The client learns none of it.
+type CodeUnusableError struct {
+	Code   CodeID     // "" for an unknown code
+	Status CodeStatus // "" for an unknown code
+}
+
+func (e *CodeUnusableError) Error() string {
+	if e.Code == "" {
+		return "no such code in this directory"
+	}
+	return "code " + string(e.Code) + " is " + string(e.Status)
+}
+
+// TooManyOrdersError: as many live orders name the code as may.
+type TooManyOrdersError struct {
+	Code  CodeID
+	Limit int
+}
+
+func (e *TooManyOrdersError) Error() string {
+	return "too many live orders name code " + string(e.Code)
+}
+
+// KeyInUseError: the new key of a rollover belongs to another account.
+type KeyInUseError struct{ Account AccountID }
+
+func (e *KeyInUseError) Error() string { return "key belongs to account " + string(e.Account) }
+
+// Limits on what is kept for clients.
+const (
+	MaxLiveOrdersPerCode = 64
+	MaxTries             = 8 // finalize requests with a faulty CSR, per order
+	OrderLifetime        = time.Hour
+	NonceLifetime        = time.Hour
+	IdleAccountLifetime  = time.Hour // an account that never ordered leaves after it
+)
+
+// Nonce is an authenticated nonce that a request spends. The zero Nonce spends none (operators).
+type Nonce struct {
+	ID        [16]byte  // its random part, unique
+	ExpiresAt time.Time // after which nobody accepts it and its row may leave
+}
+
+// IsZero reports whether there is no nonce to spend.
+func (n Nonce) IsZero() bool { return n == Nonce{} }
+
+// NonceKey is a key under which nonces are authenticated. A newest key mints; all live ones verify.
+type NonceKey struct {
+	ID        uint32
+	Secret    []byte // 32 bytes
+	CreatedAt time.Time
+}
+
+// Call says when and for whom a change is made. Every change takes one; its audit row keeps it.
+type Call struct {
+	Now   time.Time
+	Nonce Nonce
+	From  string // remote address, or "operator:NAME"; personal
+}
+
+// NewOrder asks for an order. The store looks the code up, and refuses with *CodeUnusableError or
+// *TooManyOrdersError: both spend the nonce, and leave an audit row where the code is known.
+type NewOrder struct {
+	Account    AccountID
+	Directory  string
+	Identifier Identifier
+	Token      string // for the challenge
+}
+
+// Answer is the outcome of a challenge response: evidence, and a refusal or none. The change is
+// conditional on the challenge being pending and the order live (else ErrConflict). A refusal makes
+// challenge, authorization and order invalid and counts a try on the code.
+type Answer struct {
+	Account  AccountID
+	Order    OrderID
+	Evidence Evidence // ID, Order and ReceivedAt are set by the store
+	Refusal  *Refusal // nil: challenge and authorization become valid, the order ready
+}
+
+// CSRRejection counts a finalize request whose CSR was refused. The order stays ready until
+// MaxTries, then becomes invalid with check "too-many-tries".
+type CSRRejection struct {
+	Account AccountID
+	Order   OrderID
+	Refusal Refusal
+}
+
+// OrderRefusal makes a ready order invalid because the decision was to refuse, and counts a try.
+type OrderRefusal struct {
+	Account  AccountID
+	Order    OrderID
+	Decision Decision
+	Refusal  Refusal
+}
+
+// Claim is the exclusive step before the CA key signs: it takes the order from ready to
+// processing, its code from unused to issuing, stores the decision and reserves the serial. It
+// fails with ErrConflict (the order) or ErrCodeTaken (the code; the order becomes invalid).
+type Claim struct {
+	Account     AccountID
+	Order       OrderID
+	Decision    Decision    // ID and Order are set by the store
+	Certificate Certificate // with its ID; everything known before signing; status, Order and Decision are set by the store
+}
+
+// Completion makes a claim's certificate valid, its order valid and its code consumed, and erases
+// the code's document. ErrConflict: the claim was undone meanwhile; the certificate must not be
+// delivered.
+type Completion struct {
+	Order       OrderID
+	Certificate CertificateID
+	DER         []byte
+	Attested    Device // attested serial and UDID, to find or make the device's row; zero if unattested
+}
+
+// ClientRefusal is a refusal that changed nothing. The store keeps an audit row where the account
+// holds an order or the code, order or certificate is known; else it reports false and the caller
+// counts it among the strangers.
+type ClientRefusal struct {
+	Directory   string
+	Account     AccountID
+	Order       OrderID
+	Code        CodeID
+	Certificate CertificateID
+	Refusal     Refusal
+}
+
+// Mint asks for a code.
+type Mint struct {
+	Directory       string
+	Value           string // the code itself; only its SHA-256 is stored
+	Serial          string
+	UDID            string
+	Labels          map[string]string
+	AllowUnattested bool
+	Lifetime        time.Duration
+	Minted          *csr.Request // what its credential asks for; nil without one
+	Document        *Document    // the document that delivers it; nil if the operator does
+}
+
+// Document is a credential document that delivers a code. Its body holds the code, so the store
+// keeps it encrypted under a key outside the database and erases it when the code is consumed,
+// revoked or expired.
+type Document struct {
+	ID        DocumentID
+	Code      CodeID
+	PathHash  [32]byte // SHA-256 of the secret part of its URL
+	Body      []byte   // the exact bytes to serve
+	SHA256    string   // of Body, lower-case hex
+	CreatedAt time.Time
+	FetchedAt time.Time // first fetch; zero: never
+}
+
+// Revocation asks to revoke a certificate.
+type Revocation struct {
+	Certificate CertificateID
+	Account     AccountID // who asks, if an ACME account
+	Reason      int       // RFC 5280, section 5.3.1
+}
+
+// RevokedSerial is one line of a CRL.
+type RevokedSerial struct {
+	Serial    string // lower-case hex
+	RevokedAt time.Time
+	Reason    int
+}
+
+// CRL is the newest CRL of one issuer and shard.
+type CRL struct {
+	Issuer     IssuerID
+	Shard      int
+	Number     int64
+	DER        []byte
+	ThisUpdate time.Time
+	NextUpdate time.Time
+	Stale      bool // a certificate of this shard was revoked since
+}

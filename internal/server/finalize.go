@@ -1,0 +1,221 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"time"
+
+	"assay/acme"
+	"assay/attest"
+	"assay/csr"
+	"assay/deviceid"
+	"assay/internal/ca"
+	"assay/internal/issuance"
+	"assay/policy"
+)
+
+// finalize is the issuance spine (RFC 8555, section 7.4): parse the CSR, decide, check the key,
+// apply the profile, claim, sign, complete. Nothing is held before the claim; nothing is signed
+// before its serial is on disk; nothing is delivered whose claim was undone.
+func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
+	began := s.Now()
+	order, err := s.readyOrder(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	request, err := parseFinalize(r.payload)
+	if err != nil {
+		return nil, s.rejectCSR(ctx, r, err)
+	}
+	evidence, err := s.Store.Evidence(ctx, order.Evidence)
+	if err != nil {
+		return nil, fmt.Errorf("read evidence of %s: %w", order.ID, err)
+	}
+	r.device = deviceName(evidence.Facts)
+	in, code, err := s.policyInput(ctx, r, order, evidence)
+	if err != nil {
+		return nil, err
+	}
+	in.Request = request
+	decision := policy.Decide(in)
+	if decision.Outcome != policy.Issue {
+		return nil, s.refuseOrder(ctx, r, order, request, decision)
+	}
+	if !decision.Key.Permits(request.SPKI) {
+		return nil, s.rejectCSR(ctx, r, &csr.Error{Problem: csr.BadCSR, Check: "attested-key", Detail: "the key of the CSR is not the attested key"})
+	}
+	claim, grant, err := s.prepare(ctx, r, order, code, evidence, decision, request)
+	if err != nil {
+		return nil, err
+	}
+	claimed, err := s.Store.BeginIssue(ctx, r.call, claim.Claim)
+	if err != nil {
+		return nil, s.lostClaim(err)
+	}
+	der, err := s.Issuers[r.dir.Issuer].Issue(ctx, ca.IssueInput{
+		Serial: claim.serial, Grant: grant, PublicKey: request.PublicKey,
+		NotBefore: claimed.NotBefore, NotAfter: claimed.NotAfter, Shard: claimed.CRLShard,
+	})
+	if err != nil {
+		return nil, s.abandon(ctx, r, order, err)
+	}
+	order, err = s.Store.CompleteIssue(ctx, issuance.Call{Now: s.Now(), From: r.call.From}, issuance.Completion{
+		Order: order.ID, Certificate: claimed.ID, DER: der, Attested: attestedDevice(evidence.Facts),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("complete %s: %w", claimed.ID, err)
+	}
+	s.Metrics.issued(r.dir.Name, string(evidence.Kind), s.Now().Sub(began))
+	s.logIssued(ctx, r, claimed, decision)
+	return &reply{status: http.StatusOK, location: s.url(r.dir, "order", string(order.ID)), body: s.wireOrder(r.dir, order)}, nil
+}
+
+// readyOrder loads the order and checks that it may be finalized.
+func (s *Server) readyOrder(ctx context.Context, r *request) (issuance.Order, error) {
+	order, err := s.ownOrder(ctx, r)
+	if err != nil {
+		return issuance.Order{}, err
+	}
+	if status := order.StatusAt(r.call.Now); status != issuance.OrderReady {
+		return issuance.Order{}, acme.NewProblem(acme.OrderNotReady, "order-ready", "the order is "+string(status)+", not ready")
+	}
+	return order, nil
+}
+
+func parseFinalize(payload []byte) (*csr.Request, error) {
+	var in acme.Finalize
+	if problem := acme.DecodeStrict(payload, &in); problem != nil {
+		return nil, problem
+	}
+	der, err := base64.RawURLEncoding.Strict().DecodeString(in.CSR)
+	if err != nil || len(der) == 0 {
+		return nil, acme.NewProblem(acme.Malformed, "csr-encoding", "csr is not base64url without padding")
+	}
+	return csr.Parse(der)
+}
+
+// preparedClaim is a claim with the serial in the form that signing takes.
+type preparedClaim struct {
+	issuance.Claim
+	serial *big.Int
+}
+
+// prepare applies the certificate profile and gathers what is recorded before signing.
+func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, code issuance.Code, evidence issuance.Evidence, decision policy.Decision, request *csr.Request) (*preparedClaim, *ca.Grant, error) {
+	if accountKey(r.key.Key, request.PublicKey) {
+		return nil, nil, s.rejectCSR(ctx, r, &csr.Error{Problem: csr.BadPublicKey, Check: "account-key", Detail: "the key of the CSR is the account key (RFC 8555, section 11.1)"})
+	}
+	id, err := issuance.NewID[issuance.CertificateID](r.call.Now, s.Random)
+	if err != nil {
+		return nil, nil, err
+	}
+	profile := r.dir.Profile
+	input := ca.GrantInput{Request: request, Minted: code.Minted, IdentityID: string(id)}
+	if evidence.Facts != nil {
+		input.Attested = evidence.Facts.Identifiers
+	}
+	grant, err := profile.Grant(input)
+	if err != nil {
+		return nil, nil, s.rejectCSR(ctx, r, err)
+	}
+	for _, d := range grant.Dropped {
+		decision.Dropped = append(decision.Dropped, policy.Dropped(d))
+	}
+	serialText, serial, err := ca.NewSerial(s.Random)
+	if err != nil {
+		return nil, nil, err
+	}
+	notBefore, notAfter, err := s.Issuers[r.dir.Issuer].Window(profile, r.call.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	spki := sha256.Sum256(request.SPKI)
+	cert := issuance.Certificate{
+		ID: id, Serial: serialText, Directory: r.dir.Name, Issuer: r.dir.Issuer,
+		Profile: profile.Name, ProfileVersion: profile.Version, CRLShard: ca.ShardOf(serial, s.Shards),
+		Account: r.account.ID, Code: order.Code, Device: code.Device, Evidence: order.Evidence,
+		SPKISHA256: hex.EncodeToString(spki[:]), NotBefore: notBefore, NotAfter: notAfter,
+	}
+	if decision.Verified {
+		cert.DeviceSerial = evidence.Facts.Identifier(deviceid.Serial)
+		cert.DeviceUDID = evidence.Facts.Identifier(deviceid.UDID)
+		cert.AttestationRoot = evidence.Facts.Root.SHA256
+	} else { // unverified: what the code expects is shown as expected, never as the device's
+		cert.ExpectedSerial, cert.ExpectedUDID = code.Serial, code.UDID
+	}
+	return &preparedClaim{serial: serial, Claim: issuance.Claim{
+		Account: r.account.ID, Order: order.ID, Certificate: cert,
+		Decision: storedDecision(r, order, request, decision),
+	}}, grant, nil
+}
+
+func storedDecision(r *request, order issuance.Order, request *csr.Request, d policy.Decision) issuance.Decision {
+	return issuance.Decision{Order: order.ID, Code: order.Code, Evidence: order.Evidence, Time: r.call.Now,
+		Schema: policy.Schema, Decision: d, Request: request}
+}
+
+// rejectCSR counts a try; the order stays ready, up to a limit. Faults of the JSON itself change nothing.
+func (s *Server) rejectCSR(ctx context.Context, r *request, err error) error {
+	fault, ok := errors.AsType[*csr.Error](err)
+	if !ok {
+		return err
+	}
+	refusal := issuance.Refusal{Problem: fault.Problem, Check: fault.Check, Detail: fault.Detail}
+	if _, err := s.Store.RejectCSR(ctx, r.call, issuance.CSRRejection{Account: r.account.ID, Order: r.order.ID, Refusal: refusal}); err != nil {
+		return err
+	}
+	return &recordedRefusal{err: &refusal}
+}
+
+// refuseOrder records a decision to refuse; the order becomes invalid.
+func (s *Server) refuseOrder(ctx context.Context, r *request, order issuance.Order, request *csr.Request, d policy.Decision) error {
+	failed := d.Refused()
+	refusal := issuance.Refusal{Problem: acme.Unauthorized, Check: failed.Check, Detail: failed.Detail}
+	_, err := s.Store.RefuseOrder(ctx, r.call, issuance.OrderRefusal{
+		Account: r.account.ID, Order: order.ID, Refusal: refusal, Decision: storedDecision(r, order, request, d),
+	})
+	if err != nil {
+		return err
+	}
+	return &recordedRefusal{err: &refusal}
+}
+
+// lostClaim: the store recorded a lost race for the code; one for the order changed nothing.
+func (s *Server) lostClaim(err error) error {
+	if errors.Is(err, issuance.ErrCodeTaken) {
+		return &recordedRefusal{err: err}
+	}
+	return err
+}
+
+// abandon undoes a claim whose signature failed.
+func (s *Server) abandon(ctx context.Context, r *request, order issuance.Order, cause error) error {
+	why := issuance.Refusal{Problem: acme.ServerInternal, Check: "signing", Detail: "the certificate could not be signed"}
+	call := issuance.Call{Now: s.Now(), From: r.call.From}
+	return errors.Join(fmt.Errorf("sign for %s: %w", order.ID, cause), s.Store.AbandonIssue(ctx, call, order.ID, why))
+}
+
+// attestedDevice is the device that the evidence vouches for; zero if it names none.
+func attestedDevice(f *attest.Facts) issuance.Device {
+	if f == nil {
+		return issuance.Device{}
+	}
+	return issuance.Device{Serial: f.Identifier(deviceid.Serial), UDID: f.Identifier(deviceid.UDID), Attested: true}
+}
+
+// accountKey reports whether the certificate's key is the account's.
+func accountKey(account, certified any) bool {
+	key, ok := account.(interface{ Equal(any) bool })
+	return ok && key.Equal(certified)
+}
+
+func (s *Server) logIssued(ctx context.Context, r *request, c issuance.Certificate, d policy.Decision) {
+	s.Log.InfoContext(ctx, "issued", "directory", r.dir.Name, "device", r.device, "certificate", c.ID, "serial", c.Serial,
+		"code", c.Code, "verified", d.Verified, "standIn", d.StandIn, "notAfter", c.NotAfter.UTC().Format(time.RFC3339))
+}

@@ -1,0 +1,150 @@
+package server
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"assay/internal/issuance"
+)
+
+// A nonce is 54 base64url characters: key id (4 bytes), minted-at in Unix seconds (4), a random
+// part (16) and a truncated HMAC-SHA256 over the three (16). Minting writes nothing; any server
+// that knows the key accepts it, before and after a restart.
+const (
+	nonceTagged = 4 + 4 + 16
+	nonceSize   = nonceTagged + 16
+
+	nonceKeyLifetime = 24 * time.Hour  // after which a new key mints
+	nonceMaxSkew     = time.Minute     // minted in the future by another server's clock
+	nonceKeyReload   = 5 * time.Second // how often an unknown key id may cost a read
+)
+
+var (
+	errNonceForm    = errors.New("nonce was not minted here")
+	errNonceExpired = errors.New("nonce is older than an hour")
+)
+
+// nonces mints and authenticates nonces. It does not know which were spent: the store does.
+type nonces struct {
+	store  Nonces
+	random io.Reader
+
+	mu       sync.RWMutex
+	keys     map[uint32]issuance.NonceKey
+	newest   issuance.NonceKey
+	reloaded time.Time
+}
+
+// mint returns a fresh nonce. It fails only if no key can be had.
+func (n *nonces) mint(ctx context.Context, now time.Time) (string, error) {
+	key, err := n.mintingKey(ctx, now)
+	if err != nil {
+		return "", fmt.Errorf("mint nonce: %w", err)
+	}
+	raw := make([]byte, nonceTagged, nonceSize)
+	binary.BigEndian.PutUint32(raw, key.ID)
+	binary.BigEndian.PutUint32(raw[4:], uint32(now.Unix()))
+	if _, err := io.ReadFull(n.random, raw[8:]); err != nil {
+		return "", fmt.Errorf("mint nonce: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(nonceTag(key, raw)), nil
+}
+
+// authenticate checks that a nonce was minted under a live key and is in time.
+func (n *nonces) authenticate(ctx context.Context, now time.Time, value string) (issuance.Nonce, error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	if err != nil || len(raw) != nonceSize {
+		return issuance.Nonce{}, errNonceForm
+	}
+	key, ok, err := n.key(ctx, now, binary.BigEndian.Uint32(raw))
+	if err != nil {
+		return issuance.Nonce{}, err
+	}
+	if !ok || !hmac.Equal(raw, nonceTag(key, raw[:nonceTagged:nonceTagged])) {
+		return issuance.Nonce{}, errNonceForm
+	}
+	minted := time.Unix(int64(binary.BigEndian.Uint32(raw[4:])), 0)
+	if minted.After(now.Add(nonceMaxSkew)) || !now.Before(minted.Add(issuance.NonceLifetime)) {
+		return issuance.Nonce{}, errNonceExpired
+	}
+	return issuance.Nonce{ID: [16]byte(raw[8:nonceTagged]), ExpiresAt: minted.Add(issuance.NonceLifetime)}, nil
+}
+
+// nonceTag appends the authentication tag to the tagged part.
+func nonceTag(key issuance.NonceKey, tagged []byte) []byte {
+	mac := hmac.New(sha256.New, key.Secret)
+	mac.Write(tagged)
+	return append(tagged, mac.Sum(nil)[:nonceSize-nonceTagged]...)
+}
+
+// mintingKey is the newest key, replaced once it is a day old.
+func (n *nonces) mintingKey(ctx context.Context, now time.Time) (issuance.NonceKey, error) {
+	n.mu.RLock()
+	key := n.newest
+	n.mu.RUnlock()
+	if key.Secret != nil && now.Before(key.CreatedAt.Add(nonceKeyLifetime)) {
+		return key, nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.load(ctx, now); err != nil {
+		return issuance.NonceKey{}, err
+	}
+	if n.newest.Secret != nil && now.Before(n.newest.CreatedAt.Add(nonceKeyLifetime)) {
+		return n.newest, nil
+	}
+	secret := make([]byte, 32)
+	if _, err := io.ReadFull(n.random, secret); err != nil {
+		return issuance.NonceKey{}, err
+	}
+	key, err := n.store.AddNonceKey(ctx, now, secret)
+	if err != nil {
+		return issuance.NonceKey{}, err
+	}
+	n.keys[key.ID], n.newest = key, key
+	return key, nil
+}
+
+// key finds a key by id; an unknown id costs a read of the store at most every few seconds.
+func (n *nonces) key(ctx context.Context, now time.Time, id uint32) (issuance.NonceKey, bool, error) {
+	n.mu.RLock()
+	key, ok := n.keys[id]
+	fresh := now.Sub(n.reloaded).Abs() < nonceKeyReload
+	n.mu.RUnlock()
+	if ok || fresh {
+		return key, ok, nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.load(ctx, now); err != nil {
+		return issuance.NonceKey{}, false, err
+	}
+	key, ok = n.keys[id]
+	return key, ok, nil
+}
+
+// load reads the keys; the caller holds the lock.
+func (n *nonces) load(ctx context.Context, now time.Time) error {
+	keys, err := n.store.NonceKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("load nonce keys: %w", err)
+	}
+	n.reloaded = now
+	n.keys = make(map[uint32]issuance.NonceKey, len(keys))
+	n.newest = issuance.NonceKey{}
+	for _, k := range keys {
+		n.keys[k.ID] = k
+		if n.newest.Secret == nil || k.CreatedAt.After(n.newest.CreatedAt) {
+			n.newest = k
+		}
+	}
+	return nil
+}

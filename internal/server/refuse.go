@@ -1,0 +1,184 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"assay/acme"
+	"assay/attest"
+	"assay/csr"
+	"assay/internal/issuance"
+)
+
+// refuse is the single place where an error becomes a problem document, a log line, a metric and
+// an audit row. r is nil where the signature did not hold.
+func (s *Server) refuse(ctx context.Context, dir *Directory, hr *http.Request, r *request, err error) *acme.Problem {
+	problem, internal := problemOf(err)
+	if internal {
+		return s.internal(ctx, err)
+	}
+	s.Metrics.refused(dir.Name, problem)
+	known := false
+	recorded, isRecorded := errors.AsType[*recordedRefusal](err)
+	switch {
+	case r == nil: // unsigned traffic writes nothing
+	case isRecorded: // the state change wrote its own audit row
+		known = true
+		if recorded.device != "" {
+			r.device = recorded.device
+		}
+	default:
+		var storeErr error
+		known, storeErr = s.Store.RecordRefusal(ctx, r.call, issuance.ClientRefusal{
+			Directory: dir.Name, Account: r.account.ID, Order: r.order.ID, Code: r.code, Certificate: r.certificate,
+			Refusal: issuance.Refusal{Problem: problem.Kind(), Check: problem.Check, Detail: problem.Detail},
+		})
+		if storeErr != nil {
+			return s.internal(ctx, storeErr)
+		}
+	}
+	if !known && !s.strangers.sample(problem.Check, s.Now()) {
+		return problem
+	}
+	s.logRefusal(ctx, dir, hr, r, problem, err)
+	return problem
+}
+
+// logRefusal writes the one line by which an operator finds a refusal again: Apple's client shows
+// nothing. Logs never hold codes, document URLs, tokens or keys.
+func (s *Server) logRefusal(ctx context.Context, dir *Directory, hr *http.Request, r *request, p *acme.Problem, err error) {
+	attrs := []slog.Attr{
+		slog.String("directory", dir.Name),
+		slog.String("step", hr.Pattern),
+		slog.String("problem", p.Kind()),
+		slog.String("check", p.Check),
+		slog.String("detail", p.Detail),
+		slog.String("from", hr.RemoteAddr),
+	}
+	if r != nil {
+		for _, a := range []struct{ key, value string }{
+			{"device", r.device}, {"account", string(r.account.ID)}, {"order", string(r.order.ID)},
+			{"code", string(r.code)}, {"certificate", string(r.certificate)},
+		} {
+			if a.value != "" {
+				attrs = append(attrs, slog.String(a.key, a.value))
+			}
+		}
+	}
+	if unusable, ok := errors.AsType[*issuance.CodeUnusableError](err); ok {
+		attrs = append(attrs, slog.String("reason", unusable.Error()))
+	}
+	if advice := adviceOn(p.Check); advice != "" {
+		attrs = append(attrs, slog.String("hint", advice))
+	}
+	s.Log.LogAttrs(ctx, slog.LevelWarn, "refused", attrs...)
+}
+
+// internal logs the whole chain of an unexpected error and tells the client nothing of it.
+func (s *Server) internal(ctx context.Context, err error) *acme.Problem {
+	p := acme.NewProblem(acme.ServerInternal, "internal", "the server could not do this; its log says why")
+	s.Metrics.refused("", p)
+	s.Log.LogAttrs(ctx, slog.LevelError, "internal error", slog.String("error", err.Error()))
+	return p
+}
+
+// recordedRefusal is a refusal whose state change already spent the nonce and wrote the audit row.
+type recordedRefusal struct {
+	err    error
+	device string
+}
+
+func (e *recordedRefusal) Error() string { return e.err.Error() }
+func (e *recordedRefusal) Unwrap() error { return e.err }
+
+// problemOf maps every typed error to its problem; what has no type is internal.
+func problemOf(err error) (p *acme.Problem, internal bool) {
+	if p, ok := errors.AsType[*acme.Problem](err); ok {
+		return p, false
+	}
+	if r, ok := errors.AsType[*issuance.Refusal](err); ok {
+		return acme.NewProblem(r.Problem, r.Check, r.Detail), false
+	}
+	if r, ok := errors.AsType[*attest.Refusal](err); ok {
+		return acme.NewProblem(acme.BadAttestationStatement, r.Check, r.Detail), false
+	}
+	if e, ok := errors.AsType[*csr.Error](err); ok {
+		return acme.NewProblem(e.Problem, e.Check, e.Detail), false
+	}
+	if _, ok := errors.AsType[*issuance.CodeUnusableError](err); ok {
+		return acme.NewProblem(acme.RejectedIdentifier, "code-usable", "this identifier is not accepted"), false
+	}
+	if _, ok := errors.AsType[*issuance.TooManyOrdersError](err); ok {
+		return acme.NewProblem(acme.RateLimited, "live-orders", "too many orders in progress name this identifier"), false
+	}
+	switch {
+	case errors.Is(err, issuance.ErrNonceUsed):
+		return acme.NewProblem(acme.BadNonce, "nonce-used", "the nonce was used before"), false
+	case errors.Is(err, issuance.ErrCodeTaken):
+		return acme.NewProblem(acme.Unauthorized, "code-live", "the code was used, revoked or has expired since it was ordered"), false
+	case errors.Is(err, issuance.ErrConflict):
+		return acme.NewProblem(acme.OrderNotReady, "state", "another request changed this meanwhile"), false
+	}
+	return nil, true
+}
+
+// hints is the advice for the server's own checks that a fleet meets in daily work; those of evidence
+// bring theirs.
+var hints = map[string]string{
+	"code-usable":           "mint a new code and push the credential again; `assay code show` tells what became of the old one",
+	"code-live":             "another device or order used the code first: mint one code a device",
+	"evidence":              "if this device cannot attest, mint its code with --allow-unattested",
+	"bound-serial":          "the code was given to another device than the one it was minted for",
+	"bound-serial-attested": "under User Enrollment devices attest no serial: mint an unbound code",
+	"bound-udid":            "on a Mac compare with the provisioning UDID, not the hardware UUID",
+	"bound-udid-attested":   "under User Enrollment devices attest no UDID: mint an unbound code",
+	"nonce":                 "the client held a nonce for over an hour, or spoke to another installation",
+}
+
+// adviceOn is what an operator can do about a failed check; "" if nothing is known to help.
+func adviceOn(check string) string {
+	if c, ok := attest.LookupCheck(check); ok {
+		return c.Advice
+	}
+	return hints[check]
+}
+
+// strangers counts refusals that concern nothing known, so that nobody can fill the disk: one
+// sampled log line a second, one audit row a minute (see Server.FlushStrangers).
+type strangers struct {
+	mu      sync.Mutex
+	byCheck map[string]int
+	logged  time.Time
+}
+
+// sample counts a refusal and reports whether to log it.
+func (c *strangers) sample(check string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byCheck == nil {
+		c.byCheck = map[string]int{}
+	}
+	c.byCheck[check]++
+	if now.Sub(c.logged).Abs() < time.Second {
+		return false
+	}
+	c.logged = now
+	return true
+}
+
+// FlushStrangers writes the counts since the last call as one audit row, if there are any. Call it
+// once a minute.
+func (s *Server) FlushStrangers(ctx context.Context) error {
+	s.strangers.mu.Lock()
+	counts := s.strangers.byCheck
+	s.strangers.byCheck = nil
+	s.strangers.mu.Unlock()
+	if len(counts) == 0 {
+		return nil
+	}
+	return s.Store.RecordStrangers(ctx, s.Now(), counts)
+}

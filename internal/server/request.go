@@ -1,0 +1,187 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"assay/acme"
+	"assay/internal/issuance"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// signer says by which key a resource's requests are signed (RFC 8555, section 6.2).
+type signer int
+
+const (
+	byAccount signer = iota // "kid" only
+	byKey                   // "jwk" only: newAccount
+	byEither                // revokeCert
+)
+
+// requestTimeout bounds the work on one request: Apple's client gives up after 15 s.
+const requestTimeout = 14 * time.Second
+
+// request is an authenticated request: its signature holds, its nonce was minted here and is in
+// time, but is not yet spent.
+type request struct {
+	dir     *Directory
+	call    issuance.Call
+	key     *jose.JSONWebKey
+	account issuance.Account // zero where the request is signed by "jwk"
+	payload []byte           // empty: POST-as-GET
+	id      string           // the {id} of the path
+	query   func(string) string
+
+	// What the request turned out to be about, for the log and audit of a refusal.
+	order       issuance.Order
+	code        issuance.CodeID
+	certificate issuance.CertificateID
+	device      string // serial or UDID as attested or expected
+}
+
+// postAsGet reports whether the request only reads (RFC 8555, section 6.3).
+func (r *request) postAsGet() bool { return len(r.payload) == 0 }
+
+// reply is a success.
+type reply struct {
+	status   int
+	location string
+	links    []string // further Link header values
+	body     any      // JSON, unless raw is set
+	raw      []byte
+	rawType  string
+}
+
+// signed wraps a handler with everything that comes before it: limits, JWS, nonce, account. The
+// order of checks is nonce authenticity and age, signature, then consumption in the handler's own
+// transaction, so unsigned traffic writes nothing.
+func (s *Server) signed(by signer, handle func(context.Context, *request) (*reply, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		// A cut connection must not leave a step half done: what was begun is finished.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(hr.Context()), requestTimeout)
+		defer cancel()
+		dir, ok := s.Directories[hr.PathValue("dir")]
+		if !ok {
+			s.writeProblem(ctx, w, nil, notFound("directory"))
+			return
+		}
+		r, err := s.authenticate(ctx, w, hr, dir, by)
+		var out *reply
+		if err == nil {
+			out, err = handle(ctx, r)
+		}
+		if err != nil {
+			s.writeProblem(ctx, w, dir, s.refuse(ctx, dir, hr, r, err))
+			return
+		}
+		s.writeReply(ctx, w, dir, out)
+	})
+}
+
+// authenticate reads, parses and verifies a signed request. On error the request is nil unless its
+// signature holds.
+func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *http.Request, dir *Directory, by signer) (*request, error) {
+	if hr.Header.Get("Content-Type") != "application/jose+json" {
+		p := acme.NewProblem(acme.Malformed, "content-type", "the content type must be application/jose+json (RFC 8555, section 6.2)")
+		p.Status = http.StatusUnsupportedMediaType
+		return nil, p
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, hr.Body, acme.MaxRequestSize))
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		p := acme.NewProblem(acme.Malformed, "body-size", "the request is larger than 128 KiB")
+		p.Status = http.StatusRequestEntityTooLarge
+		return nil, p
+	} else if err != nil {
+		return nil, acme.NewProblem(acme.Malformed, "body-read", "the request did not arrive whole")
+	}
+	message, problem := acme.ParseMessage(body)
+	if problem != nil {
+		return nil, problem
+	}
+	if message.Header.URL != s.BaseURL+hr.URL.RequestURI() {
+		return nil, acme.NewProblem(acme.Unauthorized, "jws-url", "the signed url is not the requested one (RFC 8555, section 6.4)")
+	}
+	now := s.Now()
+	nonce, err := s.nonces.authenticate(ctx, now, message.Header.Nonce)
+	if errors.Is(err, errNonceForm) || errors.Is(err, errNonceExpired) {
+		return nil, acme.NewProblem(acme.BadNonce, "nonce", err.Error())
+	} else if err != nil {
+		return nil, err
+	}
+	r := &request{dir: dir, id: hr.PathValue("id"), query: hr.URL.Query().Get,
+		call: issuance.Call{Now: now, Nonce: nonce, From: hr.RemoteAddr}}
+	if err := s.findKey(ctx, r, message.Header, by); err != nil {
+		return nil, err
+	}
+	payload, problem := message.Verify(r.key)
+	if problem != nil {
+		return nil, problem
+	}
+	r.payload = payload
+	if r.account.ID != "" && r.account.Status != issuance.AccountValid {
+		return r, acme.NewProblem(acme.Unauthorized, "account-status", "the account is "+string(r.account.Status))
+	}
+	return r, nil
+}
+
+// findKey finds the key that must have signed: the account's, or the one that the request brings.
+func (s *Server) findKey(ctx context.Context, r *request, h acme.Header, by signer) error {
+	if h.JWK != nil {
+		if by == byAccount {
+			return acme.NewProblem(acme.Malformed, "jws-key", "this resource takes requests signed by an account (kid), not by a bare key (jwk)")
+		}
+		r.key = h.JWK
+		return nil
+	}
+	if by == byKey {
+		return acme.NewProblem(acme.Malformed, "jws-key", "this resource takes requests signed by a bare key (jwk), not by an account (kid)")
+	}
+	id, ok := strings.CutPrefix(h.KeyID, s.url(r.dir, "account", ""))
+	if !ok {
+		return acme.NewProblem(acme.AccountDoesNotExist, "account", "the kid is no account of this directory")
+	}
+	account, err := s.Store.Account(ctx, issuance.AccountID(id))
+	if errors.Is(err, issuance.ErrNotFound) || err == nil && account.Directory != r.dir.Name {
+		return acme.NewProblem(acme.AccountDoesNotExist, "account", "the kid is no account of this directory")
+	} else if err != nil {
+		return err
+	}
+	key, err := acme.ParseJWK(account.JWK)
+	if err != nil {
+		return err
+	}
+	r.account, r.key = account, key
+	return nil
+}
+
+// spend spends the nonce of a request that changes nothing.
+func (s *Server) spend(ctx context.Context, r *request) error {
+	return s.Store.SpendNonce(ctx, r.call.Nonce)
+}
+
+// ownOrder loads the order that the path names and checks that it is the account's.
+func (s *Server) ownOrder(ctx context.Context, r *request) (issuance.Order, error) {
+	order, err := s.Store.Order(ctx, issuance.OrderID(r.id))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return issuance.Order{}, notFound("order")
+	} else if err != nil {
+		return issuance.Order{}, err
+	}
+	r.order, r.code = order, order.Code
+	if order.Account != r.account.ID || order.Directory != r.dir.Name {
+		return issuance.Order{}, acme.NewProblem(acme.Unauthorized, "order-account", "the order belongs to another account")
+	}
+	return order, nil
+}
+
+// notFound is the problem for a resource that does not exist.
+func notFound(what string) *acme.Problem {
+	p := acme.NewProblem(acme.Malformed, what+"-exists", "there is no such "+what)
+	p.Status = http.StatusNotFound
+	return p
+}

@@ -1,0 +1,153 @@
+// Package server is the ACME server: RFC 8555 for the identifiers and the challenge of
+// draft-ietf-acme-device-attest, answered synchronously within each request, because Apple's
+// client neither polls nor retries.
+//
+// It trusts nothing that a client says: not the Host header (URLs come from the configured base),
+// not a URL's ids (rows are checked against the signing account), not the code (it only names a
+// row), not the CSR (the certificate profile decides). It refuses by name; each refusal is one log
+// line and, where it concerns something known, one audit row.
+package server
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"assay/attest"
+	"assay/internal/ca"
+	"assay/internal/issuance"
+	"assay/policy"
+)
+
+// Config is everything that a server needs. Fields without a default are required.
+type Config struct {
+	// BaseURL is the https URL that clients reach the server at, without a path, such as
+	// "https://id.example.com". All URLs in replies begin with it, and signed URLs must.
+	BaseURL string
+	// Directories are the ACME directories by name; at least one.
+	Directories map[string]*Directory
+	// Issuers are all issuing CAs, for chains and CRLs of certificates issued before.
+	Issuers map[issuance.IssuerID]*ca.Issuer
+	// Shards is the number of CRL shards that new certificates are spread over; default 1.
+	Shards int
+	// Documents serves credential documents under /credential/; nil serves none.
+	Documents http.Handler
+
+	Store    Store
+	Verifier *attest.Verifier
+	Log      *slog.Logger
+	Metrics  *Metrics         // default: kept but not registered anywhere
+	Now      func() time.Time // default time.Now
+	Random   io.Reader        // default crypto/rand
+}
+
+// Directory is a named ACME directory: its own certificate profile, accepted evidence and issuing CA.
+type Directory struct {
+	Name        string
+	Profile     *ca.Profile
+	Issuer      issuance.IssuerID        // the CA that signs new certificates
+	Roots       map[string][]attest.Root // accepted attestation formats, each with its roots
+	Identifiers []policy.IdentifierKind  // what an order may name
+	Terms       string                   // URL of terms of service; "" for none
+	Website     string
+	StandIn     bool // accepts stand-in attestation roots: said in the directory's meta
+}
+
+// formats lists the attestation formats that the directory accepts.
+func (d *Directory) formats() []string {
+	names := make([]string, 0, len(d.Roots))
+	for name := range d.Roots {
+		names = append(names, name)
+	}
+	return names
+}
+
+// Server answers ACME requests. Make one with New.
+type Server struct {
+	Config
+	nonces    nonces
+	strangers strangers
+	handler   http.Handler
+}
+
+// New checks the configuration and returns a server. It opens nothing.
+func New(cfg Config) (*Server, error) {
+	base, err := url.Parse(cfg.BaseURL)
+	if err != nil || base.Scheme != "https" || base.Host == "" || strings.Trim(base.Path, "/") != "" {
+		return nil, fmt.Errorf("base URL %q is not an https URL without a path", cfg.BaseURL)
+	}
+	cfg.BaseURL = "https://" + base.Host
+	if len(cfg.Directories) == 0 {
+		return nil, errors.New("no directory is configured")
+	}
+	for name, d := range cfg.Directories {
+		if _, ok := cfg.Issuers[d.Issuer]; !ok {
+			return nil, fmt.Errorf("directory %s: issuer %s is not known", name, d.Issuer)
+		}
+	}
+	if cfg.Store == nil || cfg.Verifier == nil || cfg.Log == nil {
+		return nil, errors.New("store, verifier and log are required")
+	}
+	if cfg.Shards <= 0 {
+		cfg.Shards = 1
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics()
+	}
+	s := &Server{Config: cfg, nonces: nonces{store: cfg.Store, random: cfg.Random}}
+	s.handler = s.routes()
+	return s, nil
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// routes is the whole surface of the ACME listener.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /acme/{dir}/directory", s.directory)
+	mux.HandleFunc("GET /acme/{dir}/new-nonce", s.newNonce) // HEAD too
+
+	mux.Handle("POST /acme/{dir}/new-account", s.signed(byKey, s.newAccount))
+	mux.Handle("POST /acme/{dir}/account/{id}", s.signed(byAccount, s.account))
+	mux.Handle("POST /acme/{dir}/account/{id}/orders", s.signed(byAccount, s.orders))
+	mux.Handle("POST /acme/{dir}/key-change", s.signed(byAccount, s.keyChange))
+	mux.Handle("POST /acme/{dir}/new-order", s.signed(byAccount, s.newOrder))
+	mux.Handle("POST /acme/{dir}/order/{id}", s.signed(byAccount, s.order))
+	mux.Handle("POST /acme/{dir}/authorization/{id}", s.signed(byAccount, s.authorization))
+	mux.Handle("POST /acme/{dir}/challenge/{id}", s.signed(byAccount, s.challenge))
+	mux.Handle("POST /acme/{dir}/order/{id}/finalize", s.signed(byAccount, s.finalize))
+	mux.Handle("POST /acme/{dir}/certificate/{id}", s.signed(byAccount, s.certificate))
+	mux.Handle("POST /acme/{dir}/revoke-cert", s.signed(byEither, s.revokeCert))
+
+	mux.HandleFunc("GET /crl/{issuer}/{shard}", s.crl)
+	mux.HandleFunc("GET /issuer/{issuer}", s.issuerCertificate)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	if s.Documents != nil {
+		mux.Handle("GET /credential/{secret}", s.Documents)
+	}
+	return mux
+}
+
+// DirectoryURL is the URL of a directory, as a credential document names it.
+func (s *Server) DirectoryURL(name string) string { return DirectoryURL(s.BaseURL, name) }
+
+// DirectoryURL is the URL of a directory under a base URL.
+func DirectoryURL(base, name string) string { return base + "/acme/" + name + "/directory" }
+
+// url is a resource's URL within a directory.
+func (s *Server) url(dir *Directory, parts ...string) string {
+	return s.BaseURL + "/acme/" + dir.Name + "/" + strings.Join(parts, "/")
+}

@@ -1,0 +1,153 @@
+package store_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"assay/attest"
+	"assay/csr"
+	"assay/deviceid"
+	"assay/internal/issuance"
+	"assay/internal/store"
+	"assay/policy"
+)
+
+var benchStart = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// BenchmarkEnrolment is everything that the store does for one device: five durable changes and the
+// reads and four spent nonces between them.
+func BenchmarkEnrolment(b *testing.B) {
+	for _, parallel := range []int{1, 16} {
+		b.Run(fmt.Sprintf("parallel=%d", parallel), func(b *testing.B) {
+			s, err := store.Open(b.Context(), filepath.Join(b.TempDir(), "assay.db"), store.Options{Key: make([]byte, 32)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() {
+				if err := s.Close(); err != nil {
+					b.Error(err)
+				}
+			}()
+			issuer, err := s.AddIssuer(b.Context(), issuance.Call{Now: benchStart}, issuance.Issuer{Name: "bench", Chain: [][]byte{{1}}, Active: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			values := mintForBench(b, s, b.N)
+			var next atomic.Int64
+			b.ReportAllocs()
+			b.ResetTimer()
+			before := cpuTime(b)
+			defer func() { b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op") }()
+			if parallel == 1 {
+				for i := range b.N {
+					enrolForBench(b, s, issuer.ID, values[i], int64(i))
+				}
+				return
+			}
+			work := make(chan int)
+			done := make(chan struct{})
+			for range parallel {
+				go func() {
+					for i := range work {
+						enrolForBench(b, s, issuer.ID, values[i], next.Add(1))
+					}
+					done <- struct{}{}
+				}()
+			}
+			for i := range b.N {
+				work <- i
+			}
+			close(work)
+			for range parallel {
+				<-done
+			}
+		})
+	}
+}
+
+func mintForBench(b *testing.B, s *store.Store, n int) []string {
+	values := make([]string, n)
+	var batch []issuance.Mint
+	for i := range values {
+		values[i] = rand.Text()
+		batch = append(batch, issuance.Mint{Directory: "default", Value: values[i], Serial: fmt.Sprintf("C%09d", i), Lifetime: 24 * time.Hour})
+		if len(batch) == store.MaxMint || i == n-1 {
+			if _, err := s.MintCodes(b.Context(), issuance.Call{Now: benchStart}, batch); err != nil {
+				b.Fatal(err)
+			}
+			batch = batch[:0]
+		}
+	}
+	return values
+}
+
+// cpuTime is what the process has used, in user and system mode.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func benchCall() issuance.Call {
+	c := issuance.Call{Now: benchStart.Add(time.Minute), From: "192.0.2.1", Nonce: issuance.Nonce{ExpiresAt: benchStart.Add(time.Hour)}}
+	rand.Read(c.Nonce.ID[:])
+	return c
+}
+
+func enrolForBench(b *testing.B, s *store.Store, issuer issuance.IssuerID, value string, i int64) {
+	ctx := context.Background()
+	check := func(err error) {
+		if err != nil {
+			b.Error(err)
+		}
+	}
+	spki := make([]byte, 120)
+	a, _, err := s.RegisterAccount(ctx, benchCall(), issuance.Account{Directory: "default", JWK: make([]byte, 150), Thumbprint: rand.Text()})
+	check(err)
+	o, err := s.CreateOrder(ctx, benchCall(), issuance.NewOrder{Account: a.ID, Directory: "default", Token: rand.Text(), Identifier: issuance.Identifier{Type: "permanent-identifier", Value: value, Kind: policy.ByCode}})
+	check(err)
+	read := func() {
+		_, err := s.Account(ctx, a.ID)
+		check(err)
+		o, err = s.Order(ctx, o.ID)
+		check(err)
+		check(s.SpendNonce(ctx, benchCall().Nonce))
+	}
+	read()
+	_, err = s.Code(ctx, o.Code)
+	check(err)
+	serial := fmt.Sprintf("C%09d", i)
+	facts := &attest.Facts{Format: "apple", PublicKey: spki, KeyType: "P-384", Protection: attest.SecureEnclave, Fresh: true,
+		Identifiers: []deviceid.Identifier{{Kind: deviceid.Serial, Value: serial}, {Kind: deviceid.UDID, Value: "00008110-" + serial}}}
+	_, err = s.AnswerChallenge(ctx, benchCall(), issuance.Answer{Account: a.ID, Order: o.ID, Evidence: issuance.Evidence{
+		Kind: attest.Attested, Format: "apple", Object: make([]byte, 2800), Token: o.Challenge.Token, KeyAuth: o.Challenge.Token + ".abc", Facts: facts, FactsSchema: 1}})
+	check(err)
+	read()
+	_, err = s.Evidence(ctx, o.Evidence)
+	check(err)
+	request := &csr.Request{Subject: csr.Name{{{Type: "2.5.4.3", Value: "device"}}}, KeyType: "EC", KeySize: 384}
+	var number [20]byte
+	rand.Read(number[:])
+	var spkiHash [32]byte
+	rand.Read(spkiHash[:])
+	c, err := s.BeginIssue(ctx, benchCall(), issuance.Claim{Account: a.ID, Order: o.ID,
+		Decision: issuance.Decision{Schema: 1, Request: request, Decision: policy.Decision{Outcome: policy.Issue, Verified: true,
+			Reasons: []policy.Reason{{Check: "code-live", Passed: true, Detail: "the code is live"}, {Check: "evidence", Passed: true, Detail: "verified"}}, Key: policy.KeyBinding{Attested: spki}}},
+		Certificate: issuance.Certificate{Serial: hex.EncodeToString(number[:]), Issuer: issuer, Profile: "default", DeviceSerial: serial, SPKISHA256: hex.EncodeToString(spkiHash[:]),
+			NotBefore: benchStart, NotAfter: benchStart.Add(365 * 24 * time.Hour)}})
+	check(err)
+	_, err = s.CompleteIssue(ctx, issuance.Call{Now: benchStart, From: "192.0.2.1"}, issuance.Completion{Order: o.ID, Certificate: c.ID, DER: make([]byte, 900), Attested: issuance.Device{Serial: serial, UDID: "00008110-" + serial}})
+	check(err)
+	read()
+	_, err = s.CollectCertificate(ctx, benchCall(), c.ID)
+	check(err)
+}

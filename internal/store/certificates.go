@@ -1,0 +1,148 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+)
+
+const certificateColumns = `id, serial, status, directory, issuer, profile, profile_version, crl_shard, account, order_id,
+	ifnull(code, ''), ifnull(device, ''), decision, ifnull(evidence, ''), device_serial, device_udid, expected_serial,
+	expected_udid, attestation_root, spki_sha256, not_before, not_after, der, reserved_at, issued_at, collected_at,
+	revoked_at, revoked_reason, ifnull(superseded_by, '')`
+
+func scanCertificate(row scanner) (issuance.Certificate, error) {
+	var c issuance.Certificate
+	var notBefore, notAfter, reserved, issued, collected, revoked int64
+	err := row.Scan(&c.ID, &c.Serial, &c.Status, &c.Directory, &c.Issuer, &c.Profile, &c.ProfileVersion, &c.CRLShard,
+		&c.Account, &c.Order, &c.Code, &c.Device, &c.Decision, &c.Evidence, &c.DeviceSerial, &c.DeviceUDID,
+		&c.ExpectedSerial, &c.ExpectedUDID, &c.AttestationRoot, &c.SPKISHA256, &notBefore, &notAfter, &c.DER, &reserved,
+		&issued, &collected, &revoked, &c.RevokedReason, &c.SupersededBy)
+	if err != nil {
+		return issuance.Certificate{}, notFound(err)
+	}
+	c.NotBefore, c.NotAfter = timeOf(notBefore), timeOf(notAfter)
+	c.ReservedAt, c.IssuedAt = timeOf(reserved), timeOf(issued)
+	c.CollectedAt, c.RevokedAt = timeOf(collected), timeOf(revoked)
+	return c, nil
+}
+
+func insertCertificate(t *tx, c *issuance.Certificate) error {
+	_, err := t.exec(`INSERT INTO certificates (id, serial, status, directory, issuer, profile, profile_version, crl_shard,
+			account, order_id, code, device, decision, evidence, device_serial, device_udid, expected_serial, expected_udid,
+			attestation_root, spki_sha256, not_before, not_after, reserved_at)
+		VALUES (?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		string(c.ID), c.Serial, c.Directory, string(c.Issuer), c.Profile, c.ProfileVersion, c.CRLShard,
+		string(c.Account), string(c.Order), null(c.Code), null(c.Device), string(c.Decision), null(c.Evidence),
+		c.DeviceSerial, c.DeviceUDID, c.ExpectedSerial, c.ExpectedUDID,
+		c.AttestationRoot, c.SPKISHA256, stamp(c.NotBefore), stamp(c.NotAfter), stamp(c.ReservedAt))
+	if err != nil {
+		return fmt.Errorf("reserve serial: %w", err)
+	}
+	return nil
+}
+
+// Certificate returns a certificate by id, whatever its status.
+func (s *Store) Certificate(ctx context.Context, id issuance.CertificateID) (issuance.Certificate, error) {
+	c, err := scanCertificate(s.reads.row(ctx, `SELECT `+certificateColumns+` FROM certificates WHERE id = ?`, string(id)))
+	if err != nil {
+		return c, fmt.Errorf("read certificate: %w", err)
+	}
+	return c, nil
+}
+
+// CertificateBySerial returns a certificate by its serial number in lower-case hex.
+func (s *Store) CertificateBySerial(ctx context.Context, serial string) (issuance.Certificate, error) {
+	c, err := scanCertificate(s.reads.row(ctx, `SELECT `+certificateColumns+` FROM certificates WHERE serial = ?`, serial))
+	if err != nil {
+		return c, fmt.Errorf("read certificate by serial: %w", err)
+	}
+	return c, nil
+}
+
+// CollectCertificate returns a certificate to whoever may have it, and notes its first download.
+// Not fsynced. issuance.ErrConflict if it was never signed.
+func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id issuance.CertificateID) (c issuance.Certificate, err error) {
+	err = s.note(ctx, call, "collect certificate", func(t *tx) error {
+		c, err = scanCertificate(t.row(`UPDATE certificates SET collected_at = ? WHERE id = ? AND collected_at = 0
+			AND status IN ('valid', 'revoked') RETURNING `+certificateColumns, stamp(call.Now), string(id)))
+		if err == nil {
+			return s.record(t, call, certificateRow(audit.CertificateCollected, &c), audit.Personal{})
+		}
+		if !errors.Is(err, issuance.ErrNotFound) {
+			return err
+		}
+		c, err = scanCertificate(t.row(`SELECT `+certificateColumns+` FROM certificates WHERE id = ? AND collected_at <> 0`, string(id)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.conflictOrMissing(`SELECT 1 FROM certificates WHERE id = ?`, string(id))
+		}
+		return err
+	})
+	return c, err
+}
+
+func certificateRow(action audit.Action, c *issuance.Certificate) audit.Row {
+	return audit.Row{
+		Action: action, Directory: c.Directory, Account: string(c.Account), Order: string(c.Order), Code: string(c.Code),
+		Certificate: string(c.ID), Device: string(c.Device), Issuer: string(c.Issuer),
+	}
+}
+
+// RevokeCertificate revokes a valid certificate and marks the CRL of its shard stale, in one
+// transaction. issuance.ErrConflict if it is not valid (revoked already, reserved, abandoned).
+func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r issuance.Revocation) (c issuance.Certificate, err error) {
+	err = s.change(ctx, call, "revoke certificate", func(t *tx) error {
+		c, err = scanCertificate(t.row(`UPDATE certificates SET status = 'revoked', revoked_at = ?, revoked_reason = ?
+			WHERE id = ? AND status = 'valid' RETURNING `+certificateColumns, stamp(call.Now), r.Reason, string(r.Certificate)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.conflictOrMissing(`SELECT 1 FROM certificates WHERE id = ?`, string(r.Certificate))
+		}
+		if err != nil {
+			return err
+		}
+		_, err = t.exec(`UPDATE crls SET stale = 1, revision = revision + 1 WHERE issuer = ? AND shard = ?`, string(c.Issuer), c.CRLShard)
+		if err != nil {
+			return err
+		}
+		row := certificateRow(audit.CertificateRevoked, &c)
+		row.Account = string(r.Account)
+		row.Detail = map[string]string{"reason": fmt.Sprint(r.Reason), "serial": c.Serial}
+		return s.record(t, call, row, audit.Personal{})
+	})
+	return c, err
+}
+
+// CertificateFilter selects certificates; zero fields select all.
+type CertificateFilter struct {
+	Status         issuance.CertificateStatus
+	Directory      string
+	Device         issuance.DeviceID
+	DeviceSerial   string // of the device's row: attested, or expected by an operator
+	Code           issuance.CodeID
+	SPKISHA256     string    // lower-case hex
+	NeverCollected bool      // valid, but nobody ever downloaded its chain
+	ExpiringBefore time.Time // lists by expiry, first to expire first
+}
+
+// Certificates lists certificates, oldest first.
+func (s *Store) Certificates(ctx context.Context, f CertificateFilter) iter.Seq2[issuance.Certificate, error] {
+	var q selection
+	q.and("status = ?", string(f.Status), f.Status != "")
+	q.and("directory = ?", f.Directory, f.Directory != "")
+	q.and("device = ?", string(f.Device), f.Device != "")
+	q.and("device = (SELECT id FROM devices WHERE serial = ? AND serial <> '')", f.DeviceSerial, f.DeviceSerial != "")
+	q.and("code = ?", string(f.Code), f.Code != "")
+	q.and("spki_sha256 = ?", f.SPKISHA256, f.SPKISHA256 != "")
+	q.plain("status = 'valid' AND collected_at = 0", f.NeverCollected)
+	q.and("not_after < ?", stamp(f.ExpiringBefore), !f.ExpiringBefore.IsZero())
+	key, keyOf := "id", func(c *issuance.Certificate) []any { return []any{string(c.ID)} }
+	if !f.ExpiringBefore.IsZero() {
+		key, keyOf = "not_after, id", func(c *issuance.Certificate) []any { return []any{stamp(c.NotAfter), string(c.ID)} }
+	}
+	return pages(ctx, s.reads, "list certificates", &q, `SELECT `+certificateColumns+` FROM certificates`, key, scanCertificate, keyOf)
+}

@@ -1,0 +1,118 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"assay/attest"
+	"assay/deviceid"
+	"assay/internal/audit"
+	"assay/internal/issuance"
+)
+
+// AnswerChallenge stores the evidence that answered an order's pending challenge, and its outcome:
+// challenge and authorization valid and the order ready, or all three invalid and a try counted on
+// the code.
+func (s *Store) AnswerChallenge(ctx context.Context, call issuance.Call, a issuance.Answer) (o issuance.Order, err error) {
+	const what = "answer challenge"
+	e := a.Evidence
+	e.Order, e.ReceivedAt = a.Order, call.Now
+	if e.ID, err = newID[issuance.EvidenceID](s.random, call.Now); err != nil {
+		return o, fmt.Errorf("%s: %w", what, err)
+	}
+	refusal, err := refusalText(a.Refusal)
+	if err != nil {
+		return o, fmt.Errorf("%s: %w", what, err)
+	}
+	facts, err := factsText(e.Facts)
+	if err != nil {
+		return o, fmt.Errorf("%s: %w", what, err)
+	}
+	status, part, validated := issuance.OrderReady, "valid", stamp(call.Now)
+	if a.Refusal != nil {
+		status, part, validated = issuance.OrderInvalid, "invalid", 0
+	}
+	err = s.change(ctx, call, what, func(t *tx) error {
+		o, err = s.scanOrder(t.row(`UPDATE orders SET status = ?1, authz = ?2, challenge = ?2, validated_at = ?3,
+				challenge_refusal = ?4, refusal = ?4, evidence = ?5
+			WHERE id = ?6 AND account = ?7 AND status = 'pending' AND challenge = 'pending' AND expires_at > ?8
+			RETURNING `+orderColumns,
+			string(status), part, validated, refusal, string(e.ID), string(a.Order), string(a.Account), stamp(call.Now)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.orderConflict(a.Account, a.Order)
+		}
+		if err != nil {
+			return err
+		}
+		if err := insertEvidence(t, &e, facts); err != nil {
+			return err
+		}
+		row, p := orderRow(audit.ChallengeAnswered, &o), evidencePersonal(&e)
+		if a.Refusal == nil {
+			row.Detail = map[string]string{"evidence": string(e.Kind)}
+			return s.record(t, call, row, p)
+		}
+		if err := t.countTry(o.Code, a.Refusal.Check); err != nil {
+			return err
+		}
+		return s.record(t, call, refused(row, a.Refusal), p)
+	})
+	return o, err
+}
+
+// factsText is facts as JSON, or nil for none.
+func factsText(f *attest.Facts) (any, error) {
+	if f == nil {
+		return nil, nil
+	}
+	text, err := json.Marshal(f)
+	return string(text), err
+}
+
+func evidencePersonal(e *issuance.Evidence) audit.Personal {
+	p := audit.Personal{DeviceError: e.DeviceError}
+	if e.Facts != nil {
+		p.Serial, p.UDID = e.Facts.Identifier(deviceid.Serial), e.Facts.Identifier(deviceid.UDID)
+	}
+	return p
+}
+
+func insertEvidence(t *tx, e *issuance.Evidence, facts any) error {
+	_, err := t.exec(`INSERT INTO evidence (id, order_id, received_at, kind, format, object, device_error, token, key_auth,
+			facts, facts_schema, failed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		string(e.ID), string(e.Order), stamp(e.ReceivedAt), string(e.Kind), e.Format, e.Object, e.DeviceError, e.Token,
+		e.KeyAuth, facts, e.FactsSchema, e.Failed)
+	if err != nil {
+		return fmt.Errorf("store evidence: %w", err)
+	}
+	return nil
+}
+
+// Evidence returns the evidence that answered an order's challenge. Facts of a newer schema than
+// this program's are refused, never half understood.
+func (s *Store) Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error) {
+	var e issuance.Evidence
+	var received int64
+	var facts string
+	err := s.reads.row(ctx, `SELECT id, order_id, received_at, kind, format, object, device_error, token, key_auth,
+			ifnull(facts, ''), facts_schema, failed FROM evidence WHERE id = ?`, string(id)).
+		Scan(&e.ID, &e.Order, &received, &e.Kind, &e.Format, &e.Object, &e.DeviceError, &e.Token, &e.KeyAuth,
+			&facts, &e.FactsSchema, &e.Failed)
+	if err != nil {
+		return issuance.Evidence{}, fmt.Errorf("read evidence: %w", notFound(err))
+	}
+	e.ReceivedAt = timeOf(received)
+	if facts == "" {
+		return e, nil
+	}
+	if e.FactsSchema > attest.FactsSchema {
+		return issuance.Evidence{}, fmt.Errorf("read evidence %s: its facts have schema %d, but this program knows up to %d", id, e.FactsSchema, attest.FactsSchema)
+	}
+	e.Facts = new(attest.Facts)
+	if err := json.Unmarshal([]byte(facts), e.Facts); err != nil {
+		return issuance.Evidence{}, fmt.Errorf("read facts of %s: %w", id, err)
+	}
+	return e, nil
+}

@@ -1,0 +1,83 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"assay/internal/issuance"
+)
+
+// orderRetention is how long an order that never claimed a serial is kept after it expired, with
+// its evidence and decision. What the audit trail says of it stays.
+const orderRetention = 24 * time.Hour
+
+// cleanBatch is how many rows leave in one transaction: enrolments wait for it at most that long.
+const cleanBatch = 200
+
+// Cleaned counts what CleanUp removed.
+type Cleaned struct {
+	Nonces    int64 // expired
+	Documents int64 // erased because their code expired
+	Orders    int64 // expired long ago, without a certificate
+	Accounts  int64 // old and without an order
+}
+
+// CleanUp removes what is over by now, in small transactions between which others write. Not
+// fsynced: what a power failure brings back leaves the next time.
+func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
+	var c Cleaned
+	for _, step := range []struct {
+		what  string
+		count *int64
+		run   func(*tx) (int64, error)
+	}{
+		{"expired nonces", &c.Nonces, func(t *tx) (int64, error) {
+			return t.exec(`DELETE FROM nonces WHERE (expires_at, id) IN
+				(SELECT expires_at, id FROM nonces WHERE expires_at < ? LIMIT ?)`, stamp(now), cleanBatch)
+		}},
+		{"documents of expired codes", &c.Documents, func(t *tx) (int64, error) {
+			return t.exec(`UPDATE documents SET sealed = NULL WHERE id IN
+				(SELECT id FROM documents WHERE sealed IS NOT NULL AND expires_at <= ? LIMIT ?)`, stamp(now), cleanBatch)
+		}},
+		{"expired orders", &c.Orders, func(t *tx) (int64, error) { return t.deleteOrders(now.Add(-orderRetention)) }},
+		{"idle accounts", &c.Accounts, func(t *tx) (int64, error) {
+			return t.exec(`DELETE FROM accounts WHERE id IN
+				(SELECT id FROM accounts WHERE orders = 0 AND created_at < ? LIMIT ?)`,
+				stamp(now.Add(-issuance.IdleAccountLifetime)), cleanBatch)
+		}},
+	} {
+		for more := true; more; {
+			var n int64
+			err := s.note(ctx, issuance.Call{}, "clean up", func(t *tx) (err error) {
+				n, err = step.run(t)
+				return err
+			})
+			if err != nil {
+				return c, fmt.Errorf("%s: %w", step.what, err)
+			}
+			*step.count += n
+			more = n == cleanBatch
+		}
+	}
+	return c, nil
+}
+
+// deleteOrders deletes orders that expired before the time and never claimed a serial.
+func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
+	type order struct{ id, account string }
+	var orders []order
+	err := t.rows(func(row scanner) error {
+		var o order
+		err := row.Scan(&o.id, &o.account)
+		orders = append(orders, o)
+		return err
+	}, `SELECT id, account FROM orders WHERE claimed_at = 0 AND expires_at < ? LIMIT ?`, stamp(expiredBefore), cleanBatch)
+	for _, o := range orders {
+		_, deleteErr := t.exec(`DELETE FROM orders WHERE id = ?`, o.id)
+		_, countErr := t.exec(`UPDATE accounts SET orders = orders - 1 WHERE id = ?`, o.account)
+		err = errors.Join(err, deleteErr, countErr)
+	}
+	return int64(len(orders)), err
+}

@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+)
+
+// CRL returns the newest CRL of an issuer and shard.
+func (s *Store) CRL(ctx context.Context, issuer issuance.IssuerID, shard int) (issuance.CRL, error) {
+	c := issuance.CRL{Issuer: issuer, Shard: shard}
+	var this, next, stale int64
+	err := s.reads.row(ctx, `SELECT number, der, this_update, next_update, stale FROM crls WHERE issuer = ? AND shard = ?`,
+		string(issuer), shard).Scan(&c.Number, &c.DER, &this, &next, &stale)
+	if err != nil {
+		return issuance.CRL{}, fmt.Errorf("read CRL: %w", notFound(err))
+	}
+	c.ThisUpdate, c.NextUpdate, c.Stale = timeOf(this), timeOf(next), stale == 1
+	return c, nil
+}
+
+// RevokedSerials lists what the next CRL of an issuer and shard must name: every revoked
+// certificate that had not expired when the stored CRL was made, so that each appears on one CRL
+// after its expiry (RFC 5280, section 3.3).
+func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, shard int, now time.Time) ([]issuance.RevokedSerial, error) {
+	var revoked []issuance.RevokedSerial
+	err := s.reads.rows(ctx, func(row scanner) error {
+		var r issuance.RevokedSerial
+		var at int64
+		err := row.Scan(&r.Serial, &at, &r.Reason)
+		r.RevokedAt = timeOf(at)
+		revoked = append(revoked, r)
+		return err
+	}, `SELECT serial, revoked_at, revoked_reason FROM certificates WHERE status = 'revoked' AND issuer = ?1 AND crl_shard = ?2
+		AND not_after > ifnull((SELECT this_update FROM crls WHERE issuer = ?1 AND shard = ?2), ?3) ORDER BY not_after, id`,
+		string(issuer), shard, stamp(now.Add(-24*time.Hour)))
+	if err != nil {
+		return nil, fmt.Errorf("list revoked certificates: %w", err)
+	}
+	return revoked, nil
+}
+
+// PutCRL stores a CRL whose number is the stored one's plus one (1 for the first), else
+// issuance.ErrConflict. It stays marked stale if it lacks a certificate that was revoked while it
+// was being made.
+func (s *Store) PutCRL(ctx context.Context, crl issuance.CRL) error {
+	list, err := x509.ParseRevocationList(crl.DER)
+	if err != nil {
+		return fmt.Errorf("store CRL: %w", err)
+	}
+	call := issuance.Call{Now: crl.ThisUpdate}
+	err = s.change(ctx, call, "store CRL", func(t *tx) error {
+		n, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1
+			WHERE ?3 = 1 + ifnull((SELECT number FROM crls WHERE issuer = ?1 AND shard = ?2), 0)
+			ON CONFLICT (issuer, shard) DO UPDATE SET number = excluded.number, der = excluded.der,
+				this_update = excluded.this_update, next_update = excluded.next_update, stale = 1`,
+			string(crl.Issuer), crl.Shard, crl.Number, crl.DER, stamp(crl.ThisUpdate), stamp(crl.NextUpdate))
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return keep(issuance.ErrConflict)
+		}
+		return s.record(t, call, audit.Row{
+			Action: audit.CRLPublished, Issuer: string(crl.Issuer),
+			Detail: map[string]string{"shard": fmt.Sprint(crl.Shard), "number": fmt.Sprint(crl.Number), "entries": fmt.Sprint(len(list.RevokedCertificateEntries))},
+		}, audit.Personal{})
+	})
+	if err != nil {
+		return err
+	}
+	return s.confirmCRL(ctx, crl, list)
+}
+
+// confirmCRL takes the stale mark off a stored CRL once it is known to name every revoked
+// certificate. A revocation meanwhile counts the revision up, and the mark stays.
+func (s *Store) confirmCRL(ctx context.Context, crl issuance.CRL, list *x509.RevocationList) error {
+	var revision int64
+	err := notFound(s.reads.row(ctx, `SELECT revision FROM crls WHERE issuer = ? AND shard = ? AND number = ?`,
+		string(crl.Issuer), crl.Shard, crl.Number).Scan(&revision))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return nil // a newer one is stored already
+	}
+	if err != nil {
+		return fmt.Errorf("confirm CRL: %w", err)
+	}
+	named := make(map[string]bool, len(list.RevokedCertificateEntries))
+	for _, e := range list.RevokedCertificateEntries {
+		named[fmt.Sprintf("%040x", e.SerialNumber)] = true
+	}
+	complete := true
+	err = s.reads.rows(ctx, func(row scanner) error {
+		var serial string
+		err := row.Scan(&serial)
+		complete = complete && named[serial]
+		return err
+	}, `SELECT serial FROM certificates WHERE status = 'revoked' AND issuer = ? AND crl_shard = ? AND not_after > ?`,
+		string(crl.Issuer), crl.Shard, stamp(crl.ThisUpdate))
+	if err != nil {
+		return fmt.Errorf("confirm CRL: %w", err)
+	}
+	if !complete {
+		return nil
+	}
+	return s.change(ctx, issuance.Call{Now: crl.ThisUpdate}, "confirm CRL", func(t *tx) error {
+		_, err := t.exec(`UPDATE crls SET stale = 0 WHERE issuer = ? AND shard = ? AND number = ? AND revision = ?`,
+			string(crl.Issuer), crl.Shard, crl.Number, revision)
+		return err
+	})
+}

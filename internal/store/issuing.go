@@ -1,0 +1,329 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+)
+
+// RejectCSR counts a finalize request whose CSR was refused. The order stays ready until
+// issuance.MaxTries of them, then becomes invalid with the check "too-many-tries".
+func (s *Store) RejectCSR(ctx context.Context, call issuance.Call, r issuance.CSRRejection) (o issuance.Order, err error) {
+	last, err := refusalText(&issuance.Refusal{Problem: r.Refusal.Problem, Check: "too-many-tries", Detail: "too many certificate requests were refused; the last one: " + r.Refusal.Detail})
+	if err != nil {
+		return o, fmt.Errorf("reject CSR: %w", err)
+	}
+	err = s.change(ctx, call, "reject CSR", func(t *tx) error {
+		o, err = s.scanOrder(t.row(`UPDATE orders SET tries = tries + 1,
+				status = iif(tries + 1 >= ?1, 'invalid', status), refusal = iif(tries + 1 >= ?1, ?2, refusal)
+			WHERE id = ?3 AND account = ?4 AND status = 'ready' AND expires_at > ?5 RETURNING `+orderColumns,
+			issuance.MaxTries, last, string(r.Order), string(r.Account), stamp(call.Now)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.orderConflict(r.Account, r.Order)
+		}
+		if err != nil {
+			return err
+		}
+		return s.record(t, call, refused(orderRow(audit.CSRChecked, &o), &r.Refusal), audit.Personal{})
+	})
+	return o, err
+}
+
+// RefuseOrder stores a decision to refuse, makes the ready order invalid and counts a try on its
+// code.
+func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.OrderRefusal) (o issuance.Order, err error) {
+	const what = "refuse order"
+	why, err := refusalText(&r.Refusal)
+	if err != nil {
+		return o, fmt.Errorf("%s: %w", what, err)
+	}
+	decision, err := s.prepareDecision(r.Decision, call.Now)
+	if err != nil {
+		return o, fmt.Errorf("%s: %w", what, err)
+	}
+	err = s.change(ctx, call, what, func(t *tx) error {
+		o, err = s.scanOrder(t.row(`UPDATE orders SET status = 'invalid', refusal = ?
+			WHERE id = ? AND account = ? AND status = 'ready' AND expires_at > ? RETURNING `+orderColumns,
+			why, string(r.Order), string(r.Account), stamp(call.Now)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.orderConflict(r.Account, r.Order)
+		}
+		if err != nil {
+			return err
+		}
+		if err := decision.insert(t, o.ID, o.Code, o.Evidence); err != nil {
+			return err
+		}
+		if err := t.countTry(o.Code, r.Refusal.Check); err != nil {
+			return err
+		}
+		return s.record(t, call, refused(orderRow(audit.DecisionTaken, &o), &r.Refusal), audit.Personal{})
+	})
+	return o, err
+}
+
+// decisionRow is a decision ready to be stored, its JSON made outside the writer.
+type decisionRow struct {
+	id                issuance.DecisionID
+	time, schema      int64
+	decision, request string
+}
+
+func (s *Store) prepareDecision(d issuance.Decision, now time.Time) (decisionRow, error) {
+	id, err := newID[issuance.DecisionID](s.random, now)
+	if err != nil {
+		return decisionRow{}, err
+	}
+	decision, err := json.Marshal(&d.Decision)
+	if err != nil {
+		return decisionRow{}, fmt.Errorf("encode decision: %w", err)
+	}
+	request, err := json.Marshal(d.Request)
+	if err != nil {
+		return decisionRow{}, fmt.Errorf("encode request: %w", err)
+	}
+	if d.Time.IsZero() {
+		d.Time = now
+	}
+	return decisionRow{id: id, time: stamp(d.Time), schema: int64(d.Schema), decision: string(decision), request: string(request)}, nil
+}
+
+func (d *decisionRow) insert(t *tx, order issuance.OrderID, code issuance.CodeID, evidence issuance.EvidenceID) error {
+	_, err := t.exec(`INSERT INTO decisions (id, order_id, code, evidence, time, schema, decision, request) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		string(d.id), string(order), null(code), null(evidence), d.time, d.schema, d.decision, d.request)
+	if err != nil {
+		return fmt.Errorf("store decision: %w", err)
+	}
+	return nil
+}
+
+// BeginIssue is the exclusive step before the CA key signs: it takes the order from ready to
+// processing and its code from unused to issuing, stores the decision and reserves the serial.
+// Account, Order, Code, Evidence and Directory of the certificate are the order's own. Of all who
+// want one code one wins; for every other the order becomes invalid and the error is
+// issuance.ErrCodeTaken.
+func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.Claim) (cert issuance.Certificate, err error) {
+	const what = "begin issue"
+	decision, err := s.prepareDecision(c.Decision, call.Now)
+	if err != nil {
+		return cert, fmt.Errorf("%s: %w", what, err)
+	}
+	id, err := newID[issuance.CertificateID](s.random, call.Now)
+	if err != nil {
+		return cert, fmt.Errorf("%s: %w", what, err)
+	}
+	err = s.change(ctx, call, what, func(t *tx) error {
+		o := issuance.Order{ID: c.Order, Account: c.Account}
+		err := notFound(t.row(`UPDATE orders SET status = 'processing', claimed_at = ?1
+			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1
+			RETURNING directory, ifnull(code, ''), ifnull(evidence, '')`, stamp(call.Now), string(c.Order), string(c.Account)).
+			Scan(&o.Directory, &o.Code, &o.Evidence))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.orderConflict(c.Account, c.Order)
+		}
+		if err != nil {
+			return err
+		}
+		cert = c.Certificate
+		if o.Code != "" {
+			device, err := s.claimCode(t, call, &o)
+			if err != nil {
+				return err
+			}
+			if cert.Device == "" {
+				cert.Device = device
+			}
+		}
+		if err := decision.insert(t, o.ID, o.Code, o.Evidence); err != nil {
+			return err
+		}
+		cert.ID, cert.Decision, cert.Status, cert.ReservedAt = id, decision.id, issuance.CertificateReserved, timeOf(stamp(call.Now))
+		cert.Account, cert.Order, cert.Code, cert.Evidence, cert.Directory = o.Account, o.ID, o.Code, o.Evidence, o.Directory
+		cert.NotBefore, cert.NotAfter = timeOf(stamp(cert.NotBefore)), timeOf(stamp(cert.NotAfter))
+		if err := insertCertificate(t, &cert); err != nil {
+			return err
+		}
+		row := orderRow(audit.IssueBegun, &o)
+		row.Certificate, row.Issuer = string(cert.ID), string(cert.Issuer)
+		row.Detail = map[string]string{"serial": cert.Serial, "decision": string(cert.Decision)}
+		return s.record(t, call, row, audit.Personal{})
+	})
+	if err != nil {
+		return issuance.Certificate{}, err
+	}
+	return cert, nil
+}
+
+// claimCode takes the order's code and returns the device that it is bound to. If another order or
+// an operator was first, or its time is over, the order becomes invalid and the error is
+// issuance.ErrCodeTaken, which is kept.
+func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device issuance.DeviceID, err error) {
+	err = notFound(t.row(`UPDATE codes SET status = 'issuing', order_id = ?
+		WHERE id = ? AND status = 'unused' AND expires_at > ? RETURNING ifnull(device, '')`,
+		string(o.ID), string(o.Code), stamp(call.Now)).Scan(&device))
+	if !errors.Is(err, issuance.ErrNotFound) {
+		return device, err
+	}
+	why := &issuance.Refusal{Problem: "unauthorized", Check: "code-live", Detail: "the code is no longer usable"}
+	text, err := refusalText(why)
+	if err != nil {
+		return "", err
+	}
+	if _, err := t.exec(`UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0 WHERE id = ?`, text, string(o.ID)); err != nil {
+		return "", err
+	}
+	return "", s.refuse(t, call, refused(orderRow(audit.IssueBegun, o), why), audit.Personal{}, issuance.ErrCodeTaken)
+}
+
+// CompleteIssue delivers a claim's certificate: certificate and order become valid, the code is
+// consumed, its document erased, and the attested device's row found or made.
+// issuance.ErrConflict: the claim was undone meanwhile; the certificate must not be delivered.
+func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuance.Completion) (o issuance.Order, err error) {
+	if len(c.DER) == 0 {
+		return o, errors.New("complete issue: no certificate")
+	}
+	err = s.change(ctx, call, "complete issue", func(t *tx) error {
+		var device, code string
+		err := notFound(t.row(`SELECT ifnull(device, ''), ifnull(code, '') FROM certificates
+			WHERE id = ? AND order_id = ? AND status = 'reserved'`, string(c.Certificate), string(c.Order)).Scan(&device, &code))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.conflictOrMissing(`SELECT 1 FROM certificates WHERE id = ? AND order_id = ?`, string(c.Certificate), string(c.Order))
+		}
+		if err != nil {
+			return err
+		}
+		if c.Attested.Serial != "" || c.Attested.UDID != "" {
+			found, err := s.knownDevice(t, call, c.Attested, true)
+			if err != nil {
+				return err
+			}
+			device = string(found)
+		}
+		if err := t.completeRows(call.Now, c, device, code); err != nil {
+			return err
+		}
+		o, err = s.scanOrder(t.row(`UPDATE orders SET status = 'valid', certificate = ? WHERE id = ? AND status = 'processing' RETURNING `+orderColumns,
+			string(c.Certificate), string(c.Order)))
+		if err != nil {
+			return fmt.Errorf("order of a live claim: %w", err)
+		}
+		row := orderRow(audit.IssueCompleted, &o)
+		row.Certificate, row.Device = string(c.Certificate), device
+		return s.record(t, call, row, audit.Personal{Serial: c.Attested.Serial, UDID: c.Attested.UDID})
+	})
+	return o, err
+}
+
+// completeRows makes the certificate valid and consumes its code. The claim is known to be live, so
+// a row that is missing is a broken database, and nothing is kept.
+func (t *tx) completeRows(now time.Time, c issuance.Completion, device, code string) error {
+	n, err := t.exec(`UPDATE certificates SET status = 'valid', der = ?, issued_at = ?, device = ? WHERE id = ? AND status = 'reserved'`,
+		c.DER, stamp(now), null(device), string(c.Certificate))
+	if err := changedOne(n, err, "certificate"); err != nil {
+		return err
+	}
+	if code == "" {
+		return nil
+	}
+	n, err = t.exec(`UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = ifnull(device, ?)
+		WHERE id = ? AND status = 'issuing' AND order_id = ?`,
+		stamp(now), string(c.Certificate), null(device), code, string(c.Order))
+	if err := changedOne(n, err, "code"); err != nil {
+		return err
+	}
+	return t.eraseDocument(code)
+}
+
+// changedOne turns a write that should have changed one row, and did not, into an error.
+func changedOne(n int64, err error, what string) error {
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%s of a live claim: %d rows changed, not 1", what, n)
+	}
+	return err
+}
+
+// AbandonIssue undoes a claim whose signature failed: order invalid, code unused, serial abandoned.
+func (s *Store) AbandonIssue(ctx context.Context, call issuance.Call, order issuance.OrderID, why issuance.Refusal) error {
+	return s.change(ctx, call, "abandon issue", func(t *tx) error {
+		done, err := s.abandon(t, call, order, &why)
+		if err == nil && !done {
+			return t.conflictOrMissing(`SELECT 1 FROM orders WHERE id = ?`, string(order))
+		}
+		return err
+	})
+}
+
+// abandon undoes an order's claim; false if it has none.
+func (s *Store) abandon(t *tx, call issuance.Call, order issuance.OrderID, why *issuance.Refusal) (bool, error) {
+	text, err := refusalText(why)
+	if err != nil {
+		return false, err
+	}
+	o := issuance.Order{ID: order}
+	err = notFound(t.row(`UPDATE orders SET status = 'invalid', refusal = ? WHERE id = ? AND status = 'processing'
+		RETURNING account, directory, ifnull(code, '')`, text, string(order)).Scan(&o.Account, &o.Directory, &o.Code))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var cert, serial string
+	err = t.row(`UPDATE certificates SET status = 'abandoned' WHERE order_id = ? AND status = 'reserved' RETURNING id, serial`, string(order)).Scan(&cert, &serial)
+	if err != nil {
+		return false, fmt.Errorf("reserved serial of a live claim: %w", err)
+	}
+	if o.Code != "" {
+		n, err := t.exec(`UPDATE codes SET status = 'unused', order_id = NULL WHERE id = ? AND status = 'issuing' AND order_id = ?`, string(o.Code), string(order))
+		if err := changedOne(n, err, "code"); err != nil {
+			return false, err
+		}
+	}
+	row := refused(orderRow(audit.IssueAbandoned, &o), why)
+	row.Certificate, row.Detail["serial"] = cert, serial
+	return true, s.record(t, call, row, audit.Personal{})
+}
+
+// UndoDeadClaims undoes every claim made before the time: nobody is working on it any more, because
+// the server that made it ended. It returns how many.
+func (s *Store) UndoDeadClaims(ctx context.Context, call issuance.Call, claimedBefore time.Time) (int, error) {
+	why := &issuance.Refusal{Problem: "serverInternal", Check: "claim-died", Detail: "the server stopped while it was issuing"}
+	undone := 0
+	for {
+		var n int
+		err := s.change(ctx, call, "undo dead claims", func(t *tx) error {
+			n = 0
+			var orders []issuance.OrderID
+			err := t.rows(func(row scanner) error {
+				var id issuance.OrderID
+				err := row.Scan(&id)
+				orders = append(orders, id)
+				return err
+			}, `SELECT order_id FROM certificates WHERE status = 'reserved' AND reserved_at < ? ORDER BY reserved_at LIMIT 100`, stamp(claimedBefore))
+			for _, id := range orders {
+				done, abandonErr := s.abandon(t, call, id, why)
+				if abandonErr != nil {
+					return abandonErr
+				}
+				if !done {
+					return fmt.Errorf("order %s of a reserved serial is not processing", id)
+				}
+				n++
+			}
+			return err
+		})
+		call.Nonce = issuance.Nonce{}
+		if err != nil {
+			return undone, err
+		}
+		undone += n
+		if n == 0 {
+			return undone, nil
+		}
+	}
+}

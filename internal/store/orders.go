@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+	"assay/policy"
+)
+
+const orderColumns = `id, account, directory, identifier_type, identifier_kind, identifier_sealed, ifnull(code, ''), status,
+	authz, token, challenge, validated_at, challenge_refusal, refusal, tries, ifnull(evidence, ''), ifnull(certificate, ''),
+	created_at, expires_at`
+
+// scanOrder reads a row of orderColumns. ErrNotFound if there is none.
+func (s *Store) scanOrder(row scanner) (issuance.Order, error) {
+	var o issuance.Order
+	var sealed []byte
+	var challengeRefusal, refusal string
+	var validated, created, expires int64
+	err := row.Scan(&o.ID, &o.Account, &o.Directory, &o.Identifier.Type, &o.Identifier.Kind, &sealed, &o.Code, &o.Status,
+		&o.Authorization, &o.Challenge.Token, &o.Challenge.Status, &validated, &challengeRefusal, &refusal, &o.Tries,
+		&o.Evidence, &o.Certificate, &created, &expires)
+	if err != nil {
+		return issuance.Order{}, notFound(err)
+	}
+	value, err := s.seal.unseal(sealed, string(o.ID))
+	if err != nil {
+		return issuance.Order{}, err
+	}
+	o.Identifier.Value = string(value)
+	o.Challenge.ValidatedAt, o.CreatedAt, o.ExpiresAt = timeOf(validated), timeOf(created), timeOf(expires)
+	if o.Challenge.Refusal, err = refusalOf(challengeRefusal); err != nil {
+		return issuance.Order{}, fmt.Errorf("challenge refusal of %s: %w", o.ID, err)
+	}
+	if o.Refusal, err = refusalOf(refusal); err != nil {
+		return issuance.Order{}, fmt.Errorf("refusal of %s: %w", o.ID, err)
+	}
+	return o, nil
+}
+
+// CreateOrder stores a pending order of a valid account, which lives issuance.OrderLifetime. It
+// looks the code up, and refuses with *issuance.CodeUnusableError or *issuance.TooManyOrdersError;
+// it takes nothing from the code. issuance.ErrConflict: the account is not valid in that directory.
+func (s *Store) CreateOrder(ctx context.Context, call issuance.Call, n issuance.NewOrder) (issuance.Order, error) {
+	id, err := newID[issuance.OrderID](s.random, call.Now)
+	if err != nil {
+		return issuance.Order{}, fmt.Errorf("create order: %w", err)
+	}
+	o := issuance.Order{
+		ID: id, Account: n.Account, Directory: n.Directory, Identifier: n.Identifier,
+		Status: issuance.OrderPending, Authorization: issuance.AuthorizationPending,
+		Challenge: issuance.Challenge{Token: n.Token, Status: issuance.ChallengePending},
+		CreatedAt: timeOf(stamp(call.Now)), ExpiresAt: timeOf(stamp(call.Now.Add(issuance.OrderLifetime))),
+	}
+	sealed, err := s.seal.seal([]byte(n.Identifier.Value), string(id))
+	if err != nil {
+		return issuance.Order{}, fmt.Errorf("create order: %w", err)
+	}
+	err = s.change(ctx, call, "create order", func(t *tx) error {
+		if n.Identifier.Kind == policy.ByCode {
+			if o.Code, err = s.orderableCode(t, call, n); err != nil {
+				return err
+			}
+		}
+		return s.insertOrder(t, call, o, sealed)
+	})
+	if err != nil {
+		return issuance.Order{}, err
+	}
+	return o, nil
+}
+
+func (s *Store) insertOrder(t *tx, call issuance.Call, o issuance.Order, sealed []byte) error {
+	var orders int64
+	err := notFound(t.row(`UPDATE accounts SET orders = orders + 1 WHERE id = ? AND directory = ? AND status = 'valid' RETURNING orders`,
+		string(o.Account), o.Directory).Scan(&orders))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return keep(issuance.ErrConflict)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO orders (id, account, directory, identifier_type, identifier_kind, identifier_sealed, code,
+			status, authz, token, challenge, created_at, expires_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', 'pending', ?, 'pending', ?, ?)`,
+		string(o.ID), string(o.Account), o.Directory, o.Identifier.Type, string(o.Identifier.Kind), sealed, null(o.Code),
+		o.Challenge.Token, stamp(o.CreatedAt), stamp(o.ExpiresAt))
+	if err != nil {
+		return err
+	}
+	row := orderRow(audit.OrderCreated, &o)
+	if orders == 1 {
+		row.Detail = map[string]string{"account": "first order"}
+	}
+	return s.record(t, call, row, audit.Personal{})
+}
+
+// orderableCode looks the code up by the SHA-256 of its value. A refusal about a known code leaves
+// an audit row; the nonce stays spent.
+func (s *Store) orderableCode(t *tx, call issuance.Call, n issuance.NewOrder) (issuance.CodeID, error) {
+	hash := sha256.Sum256([]byte(n.Identifier.Value))
+	var c issuance.Code
+	var expires int64
+	err := notFound(t.row(`SELECT id, status, expires_at FROM codes WHERE directory = ? AND value_sha256 = ?`,
+		n.Directory, hash[:]).Scan(&c.ID, &c.Status, &expires))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return "", keep(&issuance.CodeUnusableError{})
+	}
+	if err != nil {
+		return "", err
+	}
+	c.ExpiresAt = timeOf(expires)
+	row := audit.Row{Action: audit.OrderCreated, Outcome: audit.Refused, Directory: n.Directory, Account: string(n.Account), Code: string(c.ID)}
+	if status := c.StatusAt(call.Now); status != issuance.CodeUnused {
+		row.Check, row.Detail = "code-live", map[string]string{"status": string(status)}
+		return "", s.refuse(t, call, row, audit.Personal{}, &issuance.CodeUnusableError{Code: c.ID, Status: status})
+	}
+	var live int
+	err = t.row(`SELECT count(*) FROM orders WHERE code = ? AND status IN ('pending', 'ready', 'processing') AND expires_at > ?`,
+		string(c.ID), stamp(call.Now)).Scan(&live)
+	if err != nil {
+		return "", err
+	}
+	if live >= issuance.MaxLiveOrdersPerCode {
+		row.Check = "live-orders"
+		return "", s.refuse(t, call, row, audit.Personal{}, &issuance.TooManyOrdersError{Code: c.ID, Limit: issuance.MaxLiveOrdersPerCode})
+	}
+	return c.ID, nil
+}
+
+// refuse writes the audit row of a refusal and returns why, to be kept.
+func (s *Store) refuse(t *tx, call issuance.Call, row audit.Row, p audit.Personal, why error) error {
+	if err := s.record(t, call, row, p); err != nil {
+		return err
+	}
+	return keep(why)
+}
+
+// orderRow is an audit row about an order.
+func orderRow(action audit.Action, o *issuance.Order) audit.Row {
+	return audit.Row{Action: action, Directory: o.Directory, Account: string(o.Account), Order: string(o.ID), Code: string(o.Code)}
+}
+
+// Order returns an order by id.
+func (s *Store) Order(ctx context.Context, id issuance.OrderID) (issuance.Order, error) {
+	o, err := s.scanOrder(s.reads.row(ctx, `SELECT `+orderColumns+` FROM orders WHERE id = ?`, string(id)))
+	if err != nil {
+		return o, fmt.Errorf("read order: %w", err)
+	}
+	return o, nil
+}
+
+// OrdersOf lists at most limit orders of an account, oldest first, after the cursor ("" for the
+// start).
+func (s *Store) OrdersOf(ctx context.Context, account issuance.AccountID, after issuance.OrderID, limit int) ([]issuance.OrderID, error) {
+	var ids []issuance.OrderID
+	err := s.reads.rows(ctx, func(row scanner) error {
+		var id issuance.OrderID
+		err := row.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, `SELECT id FROM orders WHERE account = ? AND id > ? ORDER BY id LIMIT ?`, string(account), string(after), max(0, limit))
+	if err != nil {
+		return nil, fmt.Errorf("list orders: %w", err)
+	}
+	return ids, nil
+}
+
+// DeactivateAuthorization gives up a pending or valid authorization (RFC 8555, section 7.5.2). A
+// pending or ready order becomes invalid; a valid one keeps its certificate. ErrConflict while the
+// certificate is being signed.
+func (s *Store) DeactivateAuthorization(ctx context.Context, call issuance.Call, account issuance.AccountID, order issuance.OrderID) (o issuance.Order, err error) {
+	why, err := refusalText(&issuance.Refusal{Problem: "unauthorized", Check: "authorization-deactivated", Detail: "the authorization was deactivated"})
+	if err != nil {
+		return o, fmt.Errorf("deactivate authorization: %w", err)
+	}
+	err = s.change(ctx, call, "deactivate authorization", func(t *tx) error {
+		o, err = s.scanOrder(t.row(`UPDATE orders SET authz = 'deactivated',
+				refusal = iif(status = 'valid', refusal, ?1),
+				challenge_refusal = iif(challenge = 'pending', ?1, challenge_refusal),
+				challenge = iif(challenge = 'pending', 'invalid', challenge),
+				status = iif(status = 'valid', 'valid', 'invalid')
+			WHERE id = ?2 AND account = ?3 AND authz IN ('pending', 'valid')
+				AND (status = 'valid' OR status IN ('pending', 'ready') AND expires_at > ?4)
+			RETURNING `+orderColumns, why, string(order), string(account), stamp(call.Now)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return t.orderConflict(account, order)
+		}
+		if err != nil {
+			return err
+		}
+		return s.record(t, call, orderRow(audit.AuthorizationDeactivated, &o), audit.Personal{})
+	})
+	return o, err
+}
+
+// orderConflict says why no order was in the state that a change needs.
+func (t *tx) orderConflict(account issuance.AccountID, order issuance.OrderID) error {
+	return t.conflictOrMissing(`SELECT 1 FROM orders WHERE id = ? AND account = ?`, string(order), string(account))
+}
+
+// countTry counts a refused challenge or decision on the order's code, if it has one.
+func (t *tx) countTry(code issuance.CodeID, check string) error {
+	if code == "" {
+		return nil
+	}
+	_, err := t.exec(`UPDATE codes SET tries = tries + 1, last_refusal = ? WHERE id = ?`, check, string(code))
+	return err
+}

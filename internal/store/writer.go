@@ -1,0 +1,311 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"modernc.org/sqlite"
+	sqlitelib "modernc.org/sqlite/lib"
+)
+
+// Errors of the writer.
+var (
+	// ErrOverloaded: too many changes wait already.
+	ErrOverloaded = errors.New("store is overloaded")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store is closed")
+)
+
+const (
+	queueLength = 1024 // changes that may wait
+	batchLength = 128  // changes that share one commit
+)
+
+// writer owns the one connection that writes. Changes that wait while a commit is being fsynced
+// share the next commit, so that many of them cost one fsync.
+type writer struct {
+	db   *sql.DB
+	conn *conn
+	jobs chan *job
+	done chan struct{} // closed when the goroutine has ended
+
+	mu     sync.RWMutex // held for reading while sending to jobs
+	closed bool
+
+	relaxed bool // the connection is at synchronous=NORMAL
+}
+
+// job is one change.
+type job struct {
+	ctx     context.Context
+	durable bool // fsynced before it is answered
+	run     func(*tx) error
+	state   atomic.Int32
+	answer  chan error
+	err     error
+}
+
+// States of a job: whoever takes it from waiting owns it.
+const (
+	jobWaiting int32 = iota
+	jobTaken
+	jobWithdrawn
+)
+
+// kept is an error to return although the change is committed: a refusal, with its spent nonce and
+// its audit row.
+type kept struct{ err error }
+
+func (k *kept) Error() string { return k.err.Error() }
+func (k *kept) Unwrap() error { return k.err }
+
+// keep commits what was done so far and returns err all the same.
+func keep(err error) error { return &kept{err} }
+
+func newWriter(ctx context.Context, path string) (*writer, error) {
+	db, err := openPool(dsn(path, "synchronous(FULL)", "secure_delete(1)", "cache_size(-65536)",
+		"wal_autocheckpoint(4000)", "temp_store(MEMORY)"), 1)
+	if err != nil {
+		return nil, err
+	}
+	c, err := db.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	w := &writer{
+		db:   db,
+		conn: &conn{c: c, stmts: make(map[string]*sql.Stmt)},
+		jobs: make(chan *job, queueLength),
+		done: make(chan struct{}),
+	}
+	go w.loop()
+	return w, nil
+}
+
+// do runs a change and waits until it is committed. Whoever cancels ctx takes back a change that
+// still waits; one that has begun is waited for.
+func (w *writer) do(ctx context.Context, durable bool, run func(*tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	j := &job{ctx: ctx, durable: durable, run: run, answer: make(chan error, 1)}
+	if err := w.send(j); err != nil {
+		return err
+	}
+	select {
+	case err := <-j.answer:
+		return err
+	case <-ctx.Done():
+		if j.state.CompareAndSwap(jobWaiting, jobWithdrawn) {
+			return ctx.Err()
+		}
+		return <-j.answer
+	}
+}
+
+func (w *writer) send(j *job) error {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if w.closed {
+		return ErrClosed
+	}
+	select {
+	case w.jobs <- j:
+		return nil
+	default:
+		return ErrOverloaded
+	}
+}
+
+// loop commits batch after batch until the queue is closed and empty.
+func (w *writer) loop() {
+	defer close(w.done)
+	batch := make([]*job, 0, batchLength)
+	for first := range w.jobs {
+		batch = w.gather(append(batch[:0], first))
+		w.commit(batch)
+	}
+}
+
+// gather adds what waits already.
+func (w *writer) gather(batch []*job) []*job {
+	for len(batch) < batchLength {
+		select {
+		case j, ok := <-w.jobs:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, j)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit runs the batch in one transaction and answers every job of it.
+func (w *writer) commit(batch []*job) {
+	taken := batch[:0]
+	for _, j := range batch {
+		if !j.state.CompareAndSwap(jobWaiting, jobTaken) {
+			continue
+		}
+		if err := j.ctx.Err(); err != nil {
+			j.answer <- err
+			continue
+		}
+		taken = append(taken, j)
+	}
+	if len(taken) == 0 {
+		return
+	}
+	failed := w.transact(taken)
+	for _, j := range taken {
+		err := j.err
+		if failed != nil {
+			err = failed
+		}
+		if k, ok := errors.AsType[*kept](err); ok {
+			err = k.err
+		}
+		j.answer <- err
+	}
+}
+
+// transact leaves each job's own outcome in its err; the error returned is everybody's. Savepoints
+// make SQLite copy every page that a change touches, and hardly ever is one needed: only if a change
+// has to be rolled back is the batch run again with them. Changes can therefore run twice.
+func (w *writer) transact(batch []*job) error {
+	durable := false
+	for _, j := range batch {
+		durable = durable || j.durable
+	}
+	if err := w.setDurable(durable); err != nil {
+		return fmt.Errorf("set durability: %w", err)
+	}
+	clean, err := w.attempt(batch, false)
+	if err == nil && !clean && len(batch) > 1 {
+		_, err = w.attempt(batch, true)
+	}
+	return err
+}
+
+// attempt runs the batch in one transaction and commits it. Without savepoints a change that fails
+// spoils all of it: then nothing is committed, and clean is false.
+func (w *writer) attempt(batch []*job, savepoints bool) (clean bool, err error) {
+	if err := w.conn.run("BEGIN IMMEDIATE"); err != nil {
+		return false, fmt.Errorf("begin: %w", err)
+	}
+	for _, j := range batch {
+		if err := w.runOne(j, savepoints); err != nil {
+			return false, errors.Join(err, w.rollBack())
+		}
+		if !savepoints && !keeps(j.err) {
+			return false, w.rollBack()
+		}
+	}
+	if err := w.conn.run("COMMIT"); err != nil {
+		return false, errors.Join(fmt.Errorf("commit: %w", err), w.rollBack())
+	}
+	return true, nil
+}
+
+// runOne runs a job. The error returned means that the whole batch is lost.
+func (w *writer) runOne(j *job, savepoint bool) error {
+	if savepoint {
+		if err := w.conn.run("SAVEPOINT change"); err != nil {
+			return fmt.Errorf("savepoint: %w", err)
+		}
+	}
+	j.err = guarded(j.run, &tx{conn: w.conn})
+	if breaksTransaction(j.err) {
+		return j.err
+	}
+	if !savepoint {
+		return nil
+	}
+	if !keeps(j.err) {
+		if err := w.conn.run("ROLLBACK TO change"); err != nil {
+			return fmt.Errorf("roll back one change: %w", err)
+		}
+	}
+	if err := w.conn.run("RELEASE change"); err != nil {
+		return fmt.Errorf("release savepoint: %w", err)
+	}
+	return nil
+}
+
+// keeps reports whether a change with this outcome is committed.
+func keeps(err error) bool {
+	if err == nil {
+		return true
+	}
+	_, ok := errors.AsType[*kept](err)
+	return ok
+}
+
+// guarded runs a change; a panic in it becomes an error, so that the writer lives on.
+func guarded(run func(*tx) error, t *tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in store transaction: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return run(t)
+}
+
+// breaksTransaction reports whether SQLite may have rolled back the whole transaction by itself, as
+// it does on a full disk, I/O errors or lack of memory: nothing may be run in it any more.
+func breaksTransaction(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	primary := e.Code() & 0xff
+	return primary != sqlitelib.SQLITE_CONSTRAINT && primary != sqlitelib.SQLITE_MISMATCH
+}
+
+// rollBack undoes the transaction. SQLite may have done so already; then there is none to roll back.
+func (w *writer) rollBack() error {
+	err := w.conn.run("ROLLBACK")
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == sqlitelib.SQLITE_ERROR {
+		return nil
+	}
+	return err
+}
+
+// setDurable chooses whether commits wait for fsync. In WAL mode NORMAL commits are atomic and
+// survive a killed process; only a power failure may lose the last of them.
+func (w *writer) setDurable(durable bool) error {
+	if durable != w.relaxed {
+		return nil
+	}
+	level := "FULL"
+	if !durable {
+		level = "NORMAL"
+	}
+	// Never prepared: the pragma takes effect while it is compiled.
+	if _, err := w.conn.c.ExecContext(context.Background(), "PRAGMA synchronous="+level); err != nil {
+		return err
+	}
+	w.relaxed = !durable
+	return nil
+}
+
+func (w *writer) close() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return nil
+	}
+	w.closed = true
+	close(w.jobs)
+	w.mu.Unlock()
+	<-w.done
+	return errors.Join(w.conn.close(), w.db.Close())
+}
