@@ -7,7 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -461,8 +460,14 @@ func TestSignRefusesEmptyNonce(t *testing.T) {
 
 func TestSignRefusesKeysWithoutAlgorithm(t *testing.T) {
 	for name, key := range map[string]crypto.Signer{
-		"P-224": must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)),
-		"raw":   rawSigner{testKeys()["ES256"]},
+		"P-224":        must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)),
+		"not DER":      fixedSigner{testKeys()["ES256"], []byte("no signature")},
+		"trailing":     fixedSigner{testKeys()["ES256"], []byte{0x30, 6, 2, 1, 1, 2, 1, 1, 0}},
+		"three values": fixedSigner{testKeys()["ES256"], []byte{0x30, 9, 2, 1, 1, 2, 1, 1, 2, 1, 1}},
+		"negative r":   fixedSigner{testKeys()["ES256"], []byte{0x30, 6, 2, 1, 0x81, 2, 1, 1}},
+		"negative s":   fixedSigner{testKeys()["ES256"], []byte{0x30, 6, 2, 1, 1, 2, 1, 0x81}},
+		"r too long":   fixedSigner{testKeys()["ES256"], append([]byte{0x30, 38, 2, 33, 1}, append(make([]byte, 32), 2, 1, 1)...)},
+		"s too long":   fixedSigner{testKeys()["ES256"], append([]byte{0x30, 38, 2, 1, 1, 2, 33, 1}, make([]byte, 32)...)},
 	} {
 		if _, err := Sign(key, testKID, testNonce, testURL, nil); err == nil {
 			t.Errorf("%s: signed", name)
@@ -470,10 +475,12 @@ func TestSignRefusesKeysWithoutAlgorithm(t *testing.T) {
 	}
 }
 
-// rawSigner returns signatures that are not DER.
-type rawSigner struct{ crypto.Signer }
+// fixedSigner always returns the same signature.
+type fixedSigner struct {
+	crypto.Signer
+	signature []byte
+}
 
-func (rawSigner) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
-	sum := sha256.Sum256(digest)
-	return sum[:], nil
+func (s fixedSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return s.signature, nil
 }

@@ -76,11 +76,9 @@ func ParseJWK(data []byte) (*jose.JSONWebKey, error) {
 	return key, nil
 }
 
-// checkKey says why a key may not sign requests. Its messages are safe to show.
+// checkKey says why a key that go-jose has read, and so has on its curve, may not sign requests.
+// Private and symmetric keys fall through its list of types. Its messages are safe to show.
 func checkKey(key *jose.JSONWebKey) error {
-	if !key.Valid() || !key.IsPublic() {
-		return errors.New("key is not a valid public key")
-	}
 	if key.Use != "" && key.Use != "sig" {
 		return errors.New("key is not meant for signatures")
 	}
@@ -102,7 +100,7 @@ func checkKey(key *jose.JSONWebKey) error {
 	case ed25519.PublicKey:
 		return nil
 	}
-	return errors.New("key type must be EC, RSA or OKP (Ed25519)")
+	return errors.New("key must be a public key of type EC, RSA or OKP (Ed25519)")
 }
 
 // fits reports whether an algorithm may be used with a key: each curve has exactly one.

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // The key and thumbprint of RFC 7638, section 3.1.
@@ -55,13 +57,15 @@ func TestCanonicalJWKRefusesPrivateKey(t *testing.T) {
 
 func TestParseJWKRefuses(t *testing.T) {
 	for name, bad := range map[string]string{
-		"nothing":    "",
-		"array":      "[]",
-		"symmetric":  `{"kty":"oct","k":"AAAA"}`,
-		"duplicates": strings.Replace(rfc7638Key, `"kty":"RSA"`, `"kty":"RSA","kty":"RSA"`, 1),
-		"trailing":   rfc7638Key + "1",
-		"use enc":    strings.Replace(rfc7638Key, `"kty"`, `"use":"enc","kty"`, 1),
-		"large":      rfc7638Key + strings.Repeat(" ", MaxRequestSize),
+		"nothing":         "",
+		"array":           "[]",
+		"symmetric":       `{"kty":"oct","k":"AAAA"}`,
+		"duplicates":      strings.Replace(rfc7638Key, `"kty":"RSA"`, `"kty":"RSA","kty":"RSA"`, 1),
+		"duplicates deep": strings.Replace(rfc7638Key, `"kty"`, `"x":{"a":1,"a":2},"kty"`, 1),
+		"private":         string(must(jose.JSONWebKey{Key: testKeys()["ES256"]}.MarshalJSON())),
+		"trailing":        rfc7638Key + "1",
+		"use enc":         strings.Replace(rfc7638Key, `"kty"`, `"use":"enc","kty"`, 1),
+		"large":           rfc7638Key + strings.Repeat(" ", MaxRequestSize),
 	} {
 		if _, err := ParseJWK([]byte(bad)); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -74,6 +74,36 @@ func TestDecodeStrictRefuses(t *testing.T) {
 	wantProblem(t, DecodeStrict(make([]byte, MaxRequestSize+1), new(StatusUpdate)), Malformed, "jws-size")
 }
 
+func TestScanObjectAgreesWithTheGrammar(t *testing.T) {
+	for _, good := range []string{
+		"{}", " { } ", `{"a":[]}`, `{"a":[ ]}`, `{"a":[[],{}]}`, `{"a":-0}`, `{"a":1.5E-7}`, `{"a":"\"\\\/\b\f\n\r\t\u00e9\ud834\udd1e"}`,
+		`{"a":true,"b":false,"c":null}`, "{\"a\"\t:\r\n1 , \"b\":2}", "{\"\x7f\":1}",
+	} {
+		if _, err := scanObject([]byte(good)); err != nil || !json.Valid([]byte(good)) {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{
+		`["a":1}`, `{"a":1]`, `{"a":[1}}`, `{"a":[1,]}`, `{"a":[,1]}`, `{"a":[1 2]}`, `{"a":"\u00g0"}`, `{"a":"\u00"}`, `{"a":"\`,
+		`{"a":"\a"}`, `{"\a":1}`, `{"a":.5}`, `{"a":1.}`, `{"a":1e}`, `{"a":+1}`, `{"a":-}`, `{"a":nul}`, `{"a":True}`, `{a:1}`,
+		`{"a"}`, `{"a":}`, `{"a":1,,"b":2}`, `{,}`, `{"a":1`, `{`, "{\"a\x00\":1}", "{\"a\":1}\x00",
+	} {
+		if members, err := scanObject([]byte(bad)); err == nil || json.Valid([]byte(bad)) {
+			t.Errorf("%q: %v", bad, members)
+		}
+	}
+}
+
+func TestScanObjectDecodesNames(t *testing.T) {
+	members, err := scanObject([]byte(`{"\u0061\/":1,"b":"c"}`))
+	if err != nil || len(members) != 2 || members[0].name != "a/" || members[1].name != "b" {
+		t.Errorf("%v, %v", members, err)
+	}
+	if _, err := scanObject([]byte(`{"a":1,"\u0061":2}`)); err == nil {
+		t.Error("duplicate in another spelling accepted")
+	}
+}
+
 func manyMembers(n int) string {
 	var b strings.Builder
 	for i := range n {

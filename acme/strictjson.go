@@ -144,10 +144,7 @@ func (s *scanner) member(depth int) (member, error) {
 	if err != nil {
 		return member{}, err
 	}
-	name, ok := text(raw)
-	if !ok {
-		return member{}, s.syntaxError()
-	}
+	name, _ := text(raw) // it is a sound string by now
 	s.space()
 	if !s.take(':') {
 		return member{}, s.syntaxError()

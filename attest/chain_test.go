@@ -283,3 +283,20 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	})
 }
+
+func TestVerifierIsSafeForConcurrentUse(t *testing.T) {
+	v := attest.NewVerifier()
+	object := attested(t, newKey(t, elliptic.P384()).Public(), phone, standin.Mutation{})
+	errs := make(chan error)
+	for range 8 {
+		go func() {
+			_, err := verifyObject(v, object, params(authority().Root()))
+			errs <- err
+		}()
+	}
+	for range 8 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/cryptobyte"
+	cryptobyteasn1 "golang.org/x/crypto/cryptobyte/asn1"
 	"pgregory.net/rapid"
 )
 
@@ -208,32 +210,75 @@ func TestGeneralNameRefusesValuesOutsideGrammar(t *testing.T) {
 	}
 }
 
+// tlv is a DER value of fewer than 128 bytes.
+func tlv(tag byte, contents ...string) string {
+	content := strings.Join(contents, "")
+	return string([]byte{tag, byte(len(content))}) + content
+}
+
+// TestParseOtherNameRefuses: each encoding is wrong in the one way that its name says.
 func TestParseOtherNameRefuses(t *testing.T) {
-	for what, in := range map[string]string{
-		"no identifierValue":         "a00c06082b06010505070803a0023000",
-		"assigner alone":             "a01106082b06010505070803a00730050603 2a0304",
-		"PrintableString value":      "a00f06082b06010505070803a003300313 0141",
-		"value with a slash":         "a01106082b06010505070803a00530030c012f",
-		"empty value":                "a01006082b06010505070803a00430020c00",
-		"not UTF-8":                  "a01106082b06010505070803a00530030c01ff",
-		"trailing byte":              "a01106082b06010505070803a00530030c014100",
-		"long-form length":           "a0811106082b06010505070803a00530030c0141",
-		"a third field":              "a01606082b06010505070803a00a30080c014106012a0500",
-		"module without type":        "a01106082b06010505070804a0053003040141",
-		"module with a string":       "a01406082b06010505070804a008300606012a0c0141",
-		"cut short":                  "a01106082b0601050507",
-		"value not in a SEQUENCE":    "a00f06082b06010505070803a0030c0141",
-		"second value beside":        "a01506082b06010505070803a00930030c014130020c00",
-		"identifier with padded OID": "a01706082b06010505070803a00b30090c01410604802a0304",
-	} {
-		der, err := hex.DecodeString(strings.ReplaceAll(in, " ", ""))
-		if err != nil {
-			t.Fatal(err)
+	const (
+		context = 0xa0 // [0], constructed
+		oid     = 0x06
+		utf8    = 0x0c
+		octets  = 0x04
+		seq     = 0x30
+	)
+	permanent := tlv(oid, "\x2b\x06\x01\x05\x05\x07\x08\x03")
+	module := tlv(oid, "\x2b\x06\x01\x05\x05\x07\x08\x04")
+	assigner := tlv(oid, "\x2a\x03\x04")
+	name := func(typeID string, fields ...string) string {
+		return tlv(context, typeID, tlv(context, tlv(seq, fields...)))
+	}
+	for _, sound := range []string{name(permanent, tlv(utf8, "A")), name(permanent, tlv(utf8, "A"), assigner), name(module, assigner, tlv(octets, "A"))} {
+		if _, err := ParseOtherName([]byte(sound)); err != nil {
+			t.Fatalf("%x: %v", sound, err)
 		}
-		got, err := ParseOtherName(der)
+	}
+	for what, in := range map[string]string{
+		"no identifierValue":       name(permanent),
+		"assigner alone":           name(permanent, assigner),
+		"PrintableString value":    name(permanent, tlv(0x13, "A")),
+		"value with a slash":       name(permanent, tlv(utf8, "A/1.2")),
+		"empty value":              name(permanent, tlv(utf8)),
+		"value not UTF-8":          name(permanent, tlv(utf8, "\xff")),
+		"assigner no OID":          name(permanent, tlv(utf8, "A"), tlv(utf8, "1.2")),
+		"assigner padded":          name(permanent, tlv(utf8, "A"), tlv(oid, "\x2a\x80\x04")),
+		"assigner cut short":       name(permanent, tlv(utf8, "A"), tlv(oid, "\x2a\x83")),
+		"two assigners":            name(permanent, tlv(utf8, "A"), assigner, assigner),
+		"module empty":             name(module),
+		"module without type":      name(module, tlv(octets, "A")),
+		"module without serial":    name(module, assigner),
+		"module with a string":     name(module, assigner, tlv(utf8, "A")),
+		"module with a third":      name(module, assigner, tlv(octets, "A"), tlv(octets, "A")),
+		"module with a slash":      name(module, assigner, tlv(octets, "A/B")),
+		"module serial not UTF-8":  name(module, assigner, tlv(octets, "\xff")),
+		"no type-id":               tlv(context, tlv(context, tlv(seq, tlv(utf8, "A")))),
+		"value in no SEQUENCE":     tlv(context, permanent, tlv(context, tlv(utf8, "A"))),
+		"value not tagged":         tlv(context, permanent, tlv(seq, tlv(utf8, "A"))),
+		"second value":             tlv(context, permanent, tlv(context, tlv(seq, tlv(utf8, "A")), tlv(seq))),
+		"something behind a value": tlv(context, permanent, tlv(context, tlv(seq, tlv(utf8, "A"))), assigner),
+		"trailing byte":            name(permanent, tlv(utf8, "A")) + "\x00",
+		"cut short":                name(permanent, tlv(utf8, "A"))[:12],
+		"long form of a length":    "\xa0\x81" + name(permanent, tlv(utf8, "A"))[1:],
+	} {
+		got, err := ParseOtherName([]byte(in))
 		if err == nil || errors.Is(err, ErrNotDeviceName) {
 			t.Errorf("%s: got %v, %v; want a refusal", what, got, err)
 		}
+	}
+}
+
+func TestParseOtherNameBoundsItsInput(t *testing.T) {
+	der, err := otherName(permanentIdentifierOID, func(b *cryptobyte.Builder) {
+		b.AddASN1(cryptobyteasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes(make([]byte, maxOtherName)) })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseOtherName(der); err == nil || !strings.Contains(err.Error(), "over the limit of 512") {
+		t.Errorf("got %v, want a refusal of the size", err)
 	}
 }
 

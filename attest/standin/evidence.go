@@ -3,6 +3,7 @@ package standin
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -47,10 +48,11 @@ type Subject struct {
 
 // Attest makes the CBOR attestation object for a subject, with its mutation applied.
 func (a *Authority) Attest(s Subject) ([]byte, error) {
-	if s.Mutation.NewKey == nil {
-		if k, ok := s.PublicKey.(*ecdsa.PublicKey); !ok || (k.Curve.Params().BitSize != 256 && k.Curve.Params().BitSize != 384) {
-			return nil, errors.New("attest: the key is not on the curve P-256 or P-384, as a Secure Enclave's is")
+	if sound, unsound := isEnclaveKey(s.PublicKey), s.Mutation.NewKey != nil; sound == unsound {
+		if unsound {
+			return nil, fmt.Errorf("attest with mutation %s: the key is not one of its NewKey", s.Mutation.Name)
 		}
+		return nil, errors.New("attest: the key is not on the curve P-256 or P-384, as a Secure Enclave's is")
 	}
 	p, err := a.plan(s)
 	if err != nil {
@@ -75,6 +77,12 @@ func (a *Authority) Attest(s Subject) ([]byte, error) {
 		return m.encode(x5c), nil
 	}
 	return encodeObject(attest.FormatApple, x5c), nil
+}
+
+// isEnclaveKey reports whether a Secure Enclave can hold a key of this type.
+func isEnclaveKey(key crypto.PublicKey) bool {
+	k, ok := key.(*ecdsa.PublicKey)
+	return ok && (k.Curve == elliptic.P256() || k.Curve == elliptic.P384())
 }
 
 // plan is evidence before it is signed: what a mutation may change.

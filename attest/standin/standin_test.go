@@ -24,6 +24,8 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+const token = "dG9rZW4"
+
 func newAuthority(t *testing.T) *standin.Authority {
 	t.Helper()
 	a, err := standin.New(rand.Reader, now)
@@ -69,7 +71,7 @@ func verify(object []byte, root attest.Root) error {
 	if err != nil {
 		return err
 	}
-	_, err = attest.NewVerifier().Verify(r.Format, r.Statement, attest.Params{Token: "token", Roots: []attest.Root{root}, Now: now})
+	_, err = attest.NewVerifier().Verify(r.Format, r.Statement, attest.Params{Token: token, Roots: []attest.Root{root}, Now: now})
 	return err
 }
 
@@ -84,7 +86,7 @@ func TestLeafHasTheShapeOfApples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	object, err := newAuthority(t).Attest(standin.Subject{PublicKey: real.PublicKey, Token: "token", Now: real.NotBefore.Add(24 * time.Hour),
+	object, err := newAuthority(t).Attest(standin.Subject{PublicKey: real.PublicKey, Token: token, Now: real.NotBefore.Add(24 * time.Hour),
 		Device: standin.Device{Serial: "TMWFWWWP67", UDID: "00006030-000651690A84001C", ProductType: "J514sAP", OSVersion: "15.5",
 			SepOSVersion: "15.5", LLBVersion: "15.5", SecureBoot: "Full Security", SIP: new(true), Kexts: new(false)}})
 	if err != nil {
@@ -128,7 +130,7 @@ func TestLeafHasTheShapeOfApples(t *testing.T) {
 
 func TestEveryCertificateSaysWhatItIs(t *testing.T) {
 	a := newAuthority(t)
-	object, err := a.Attest(standin.Subject{PublicKey: newKey(t).Public(), Token: "token", Now: now})
+	object, err := a.Attest(standin.Subject{PublicKey: newKey(t).Public(), Token: token, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,8 +161,12 @@ func TestAttestRefusesKeysNoEnclaveHolds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Attest(standin.Subject{PublicKey: key.Public(), Token: "token", Now: now}); err == nil {
+		if _, err := a.Attest(standin.Subject{PublicKey: key.Public(), Token: token, Now: now}); err == nil {
 			t.Errorf("attested %T without the mutation %s", key, m.Name)
+		}
+		// Nor may such a mutation pass for done with a sound key.
+		if _, err := a.Attest(standin.Subject{PublicKey: newKey(t).Public(), Token: token, Now: now, Mutation: m}); err == nil {
+			t.Errorf("mutation %s attested a sound key", m.Name)
 		}
 	}
 }
@@ -176,7 +182,7 @@ func TestMutationsKeepTheKey(t *testing.T) {
 		if m.NewKey != nil || m.Name == "leaf-not-der" || m.Name == "issuer-cut-short" || m.Name == "leaf-trailing-byte" {
 			continue
 		}
-		object, err := a.Attest(standin.Subject{PublicKey: key.Public(), Token: "token", Now: now, Mutation: m})
+		object, err := a.Attest(standin.Subject{PublicKey: key.Public(), Token: token, Now: now, Mutation: m})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +205,7 @@ func TestAuthoritySurvivesItsFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	object, err := again.Attest(standin.Subject{PublicKey: newKey(t).Public(), Token: "token", Now: now})
+	object, err := again.Attest(standin.Subject{PublicKey: newKey(t).Public(), Token: token, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +295,7 @@ func TestLoadRefusesUnmarkedRoot(t *testing.T) {
 }
 
 func TestAuthoritiesDoNotVouchForEachOther(t *testing.T) {
-	object, err := newAuthority(t).Attest(standin.Subject{PublicKey: newKey(t).Public(), Token: "token", Now: now})
+	object, err := newAuthority(t).Attest(standin.Subject{PublicKey: newKey(t).Public(), Token: token, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,6 +85,7 @@ type cli struct {
 	Certificate certificateCommand `cmd:"" help:"List, show and revoke certificates."`
 	Issuer      issuerCommand      `cmd:"" help:"Manage issuing CAs."`
 	Audit       auditCommand       `cmd:"" help:"Read the audit trail."`
+	Bench       benchCommand       `cmd:"" help:"Measure what a certificate costs the server."`
 	Simulate    simulateCommand    `cmd:"" help:"Simulate devices."`
 }
 

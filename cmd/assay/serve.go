@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
+	"runtime/pprof"
 
 	"assay/internal/installation"
 )
@@ -11,6 +13,8 @@ type serveCommand struct {
 	Dir      string `required:"" placeholder:"DIR" help:"The installation's folder."`
 	Listen   string `placeholder:"HOST:PORT" help:"Address to listen on. Default: the configuration's."`
 	LogLevel string `enum:"debug,info,warn,error" default:"info" help:"Least severe log line that is written (${enum})."`
+
+	CPUProfile string `name:"cpu-profile" hidden:"" placeholder:"FILE" help:"Write a CPU profile until the server stops."`
 }
 
 func (serveCommand) Help() string {
@@ -38,5 +42,16 @@ func (c *serveCommand) Run(ctx context.Context, term *terminal, g *globals) erro
 		return err
 	}
 	defer i.Close()
+	if c.CPUProfile != "" {
+		file, err := os.Create(c.CPUProfile)
+		if err != nil {
+			return usage(err)
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	return i.Serve(ctx, installation.ServeOptions{Listen: c.Listen, Log: slog.New(handler)})
 }

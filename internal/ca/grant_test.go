@@ -195,7 +195,7 @@ func TestFixedFieldsIgnoreTheRequest(t *testing.T) {
 		p.SubjectAltName.DNS = AltNameRule{Rule: Fixed, Value: []string{"device.example.com"}}
 		p.SubjectAltName.UPN = AltNameRule{Rule: Fixed, Value: []string{"device@corp.example.com"}}
 		p.KeyUsage = KeyUsageRule{Rule: Fixed, Value: []string{"keyAgreement", "keyEncipherment"}}
-		p.ExtKeyUsage = ExtKeyUsageRule{Rule: Fixed, Value: []string{"serverAuth", "1.2.3.99999999999999999999"}}
+		p.ExtKeyUsage = ExtKeyUsageRule{Rule: Fixed, Value: []string{"serverAuth", "1.2.3.2147483567"}}
 	})
 	_, issuer := testAuthority(t, P256)
 	certificate, grant := issued(t, issuer, p, GrantInput{Request: appleAsking().parsed(t)})
@@ -213,7 +213,7 @@ func TestFixedFieldsIgnoreTheRequest(t *testing.T) {
 	if certificate.KeyUsage != x509.KeyUsageKeyAgreement {
 		t.Errorf("key usage %b", certificate.KeyUsage)
 	}
-	if want := []string{"1.3.6.1.5.5.7.3.1", "1.2.3.99999999999999999999"}; !slices.Equal(grant.ExtKeyUsage, want) {
+	if want := []string{"1.3.6.1.5.5.7.3.1", "1.2.3.2147483567"}; !slices.Equal(grant.ExtKeyUsage, want) {
 		t.Errorf("extended key usage %v", grant.ExtKeyUsage)
 	}
 	if len(grant.Dropped) != 11 { // four names, four attributes, keyEncipherment, digitalSignature, clientAuth
@@ -416,6 +416,7 @@ func TestGrantDropsNamesOutsideRFC5280(t *testing.T) {
 		"country":         {asking{subject: csr.Name{one("2.5.4.6", "U")}}, "subject.2.5.4.6"},
 		"country type":    {asking{subject: csr.Name{{rawAttribute("2.5.4.6", cbasn1.UTF8String, "US", "US")}}}, "subject.2.5.4.6"},
 		"serial type":     {asking{subject: csr.Name{one("2.5.4.5", "a@b")}}, "subject.2.5.4.5"},
+		"huge type":       {asking{subject: csr.Name{one("1.2.3.2147483648", "a")}}, "subject.1.2.3.2147483648"},
 		"unknown":         {asking{subject: csr.Name{one("1.2.3", strings.Repeat("a", 257))}}, "subject.1.2.3"},
 	} {
 		t.Run(label, func(t *testing.T) {
@@ -450,6 +451,15 @@ func TestGrantNeedsRequestAndIdentity(t *testing.T) {
 		if grant, err := profile(t, nil).Grant(in); err == nil {
 			t.Errorf("granted %+v", grant)
 		}
+	}
+}
+
+func TestGrantDropsUsagesThatNobodyReads(t *testing.T) {
+	const huge = "2.25.329800735698586629295641978511506172918"
+	ask := asking{ext: []string{csr.ClientAuth, huge}}
+	grant := must(profile(t, nil).Grant(GrantInput{Request: ask.parsed(t), Minted: ask.minted(t), IdentityID: testID}))(t)
+	if !slices.Equal(droppedFields(grant), []string{"extKeyUsage." + huge}) || !slices.Equal(grant.ExtKeyUsage, []string{csr.ClientAuth}) {
+		t.Errorf("granted %v, dropped %v", grant.ExtKeyUsage, grant.Dropped)
 	}
 }
 

@@ -142,6 +142,8 @@ func (g *granting) extKeyUsage() error {
 	why := map[string]string{}
 	for _, usage := range g.Request.ExtKeyUsage {
 		switch {
+		case !isReadableOID(usage):
+			why[usage] = unreadableOID
 		case rule == AsMinted && g.Minted == nil:
 			why[usage] = noCredential
 		case rule == AsMinted && isSensitive(usage) && !slices.Contains(allow, usage):
@@ -173,8 +175,8 @@ func extKeyUsageOID(name string) (string, error) {
 	if id, known := extKeyUsageNames[name]; known {
 		return id, nil
 	}
-	if _, err := x509.ParseOID(name); err != nil {
-		return "", fmt.Errorf("extended key usage %q is neither a known name nor a dotted OID", name)
+	if _, err := x509.ParseOID(name); err != nil || !isReadableOID(name) {
+		return "", fmt.Errorf("extended key usage %q is neither a known name nor a dotted OID of components below 31 bits", name)
 	}
 	return name, nil
 }

@@ -140,8 +140,7 @@ func keyIdentifier(key crypto.PublicKey) ([]byte, error) {
 	return sum[:20], nil
 }
 
-// extKeyUsageExtension encodes the usages, in order. By hand, since crypto/x509 writes no object identifier
-// whose components do not fit an int.
+// extKeyUsageExtension encodes the usages, in order.
 func extKeyUsageExtension(usages []string) (pkix.Extension, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/x509"
 	"fmt"
+	"math"
 	"net/mail"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -37,6 +39,20 @@ func attributeOID(name string) (string, error) {
 		return "", fmt.Errorf("attribute type %q: %w", name, err)
 	}
 	return name, nil
+}
+
+// unreadableOID is why an object identifier is not granted.
+const unreadableOID = "has a component beyond 31 bits, at which many relying parties refuse the whole certificate"
+
+// isReadableOID reports whether every component of a dotted OID fits 31 bits, the first two of them
+// joined as DER joins them.
+func isReadableOID(dotted string) bool {
+	for component := range strings.SplitSeq(dotted, ".") {
+		if n, err := strconv.ParseUint(component, 10, 31); err != nil || n > math.MaxInt32-80 {
+			return false
+		}
+	}
+	return true
 }
 
 // bound is what RFC 5280, appendix A, lets an attribute's value be.
@@ -73,6 +89,9 @@ func attributeProblem(a csr.Attribute) string {
 	}
 	if a.Value == "" {
 		return "is empty"
+	}
+	if !isReadableOID(a.Type) {
+		return unreadableOID
 	}
 	if characters := utf8.RuneCountInString(a.Value); characters > limit.characters {
 		return fmt.Sprintf("has more than %d characters (RFC 5280, appendix A.1)", limit.characters)
@@ -212,11 +231,18 @@ func altNameProblem(kind csr.AltKind, value string) string {
 		if err != nil || link.Scheme == "" || link.Opaque == "" && link.Host == "" {
 			return "is no absolute URI (RFC 5280, section 4.2.1.6)"
 		}
-		if _, err := netip.ParseAddr(link.Hostname()); err != nil && link.Host != "" && !isHostName(link.Hostname()) {
-			return "is a URI whose host is neither a name nor an address (RFC 5280, section 4.2.1.6)"
+		if _, err := netip.ParseAddr(link.Hostname()); err != nil && link.Host != "" && !isQualified(link.Hostname()) {
+			return "is a URI whose host is neither a fully qualified name nor an address (RFC 5280, section 4.2.1.6)"
 		}
 	}
 	return ""
+}
+
+// isQualified reports whether a host name is fully qualified: below a top-level domain, which begins
+// with a letter (RFC 3696, section 2).
+func isQualified(host string) bool {
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	return isHostName(host) && len(last) < len(host) && strings.Trim(last[:1], "0123456789-") != ""
 }
 
 // isHostName reports whether a name has the preferred name syntax of RFC 1034, section 3.5, as RFC
