@@ -63,6 +63,7 @@ func TestParseJWKRefuses(t *testing.T) {
 		"duplicates":      strings.Replace(rfc7638Key, `"kty":"RSA"`, `"kty":"RSA","kty":"RSA"`, 1),
 		"duplicates deep": strings.Replace(rfc7638Key, `"kty"`, `"x":{"a":1,"a":2},"kty"`, 1),
 		"private":         string(must(jose.JSONWebKey{Key: testKeys()["ES256"]}.MarshalJSON())),
+		"not UTF-8":       strings.Replace(rfc7638Key, `"kty"`, "\"x\":\"\xff\",\"kty\"", 1),
 		"trailing":        rfc7638Key + "1",
 		"use enc":         strings.Replace(rfc7638Key, `"kty"`, `"use":"enc","kty"`, 1),
 		"large":           rfc7638Key + strings.Repeat(" ", MaxRequestSize),

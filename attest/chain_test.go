@@ -27,7 +27,6 @@ type ca struct {
 // newCA issues a CA certificate, changed as asked; by its own key if the issuer is nil.
 func newCA(t *testing.T, name string, by *ca, change func(*x509.Certificate)) *ca {
 	t.Helper()
-	key := newKey(t, elliptic.P384())
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
@@ -36,6 +35,12 @@ func newCA(t *testing.T, name string, by *ca, change func(*x509.Certificate)) *c
 	if change != nil {
 		change(template)
 	}
+	curve, other := template.PublicKey.(elliptic.Curve) // a change may ask for another curve in place of a key
+	if !other {
+		curve = elliptic.P384()
+	}
+	template.PublicKey = nil
+	key := newKey(t, curve)
 	if by == nil {
 		by = &ca{certificate: template, key: key}
 	}
@@ -91,8 +96,10 @@ func TestVerifyChecksTheRootToo(t *testing.T) {
 		"root may not sign":      {func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }, nil, attest.CheckIssuerIsCA},
 		"root path length":       {func(c *x509.Certificate) { c.MaxPathLenZero = true }, nil, attest.CheckPathLength},
 		"root path length spare": {func(c *x509.Certificate) { c.MaxPathLen = 1 }, nil, attest.CheckLeafNotCA},
-		"marked under unmarked":  {nil, marked, attest.CheckStandInMarker},
-		"marked under marked":    {marked, marked, attest.CheckLeafNotCA},
+		"root's curve": {func(c *x509.Certificate) { c.PublicKey = elliptic.P521() },
+			func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA384 }, attest.CheckChainAnchored},
+		"marked under unmarked": {nil, marked, attest.CheckStandInMarker},
+		"marked under marked":   {marked, marked, attest.CheckLeafNotCA},
 	} {
 		t.Run(what, func(t *testing.T) {
 			root := newCA(t, "root", nil, c.root)
@@ -126,6 +133,41 @@ func TestVerifyFollowsSeveralIntermediates(t *testing.T) {
 	impostor := newCA(t, "upper", root, nil)
 	facts, err = verifyObject(v, chainOf(t, newCA(t, "lower", impostor, nil), upper), params(rootOf(root)))
 	wantRefusal(t, facts, err, attest.CheckChainSignature)
+}
+
+func TestVerifyTellsRootsByNameToo(t *testing.T) {
+	root := newCA(t, "root", nil, nil)
+	renamed := issue(t, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "renamed"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, root.key, root)
+	facts, err := verifyObject(attest.NewVerifier(), chainOf(t, newCA(t, "sub", root, nil)), params(attest.Root{Certificate: renamed}))
+	wantRefusal(t, facts, err, attest.CheckChainAnchored)
+}
+
+// TestRememberedIntermediateIsNotVerifiedAgain shows it with one whose signature would not verify.
+func TestRememberedIntermediateIsNotVerifiedAgain(t *testing.T) {
+	altered, err := standin.LookupMutation("issuer-altered")
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := attested(t, newKey(t, elliptic.P384()).Public(), phone, altered)
+	var o struct {
+		Statement struct {
+			X5C [][]byte `cbor:"x5c"`
+		} `cbor:"attStmt"`
+	}
+	if err := cbor.Unmarshal(object, &o); err != nil {
+		t.Fatal(err)
+	}
+	intermediate, err := x509.ParseCertificate(o.Statement.X5C[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := attest.NewVerifier()
+	v.RememberForTest(intermediate, authority().Root().Certificate)
+	if _, err := verifyObject(v, object, params(authority().Root())); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestVerifyRemembersIntermediatesAlone(t *testing.T) {
@@ -216,6 +258,7 @@ func TestParseRoots(t *testing.T) {
 	disguised := newCA(t, "Apple Enterprise Attestation Root CA", nil, marked)
 	noCA := newCA(t, "root", nil, func(c *x509.Certificate) { c.IsCA = false })
 	noSign := newCA(t, "root", nil, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })
+	p521 := newCA(t, "root", nil, func(c *x509.Certificate) { c.PublicKey = elliptic.P521() })
 	many := func() (ders [][]byte) {
 		for range 17 {
 			ders = append(ders, newCA(t, "root", nil, nil).certificate.Raw)
@@ -226,6 +269,8 @@ func TestParseRoots(t *testing.T) {
 		"nothing":                   nil,
 		"no PEM":                    plain.certificate.Raw,
 		"a private key":             pemOf("PRIVATE KEY", []byte("x")),
+		"another kind of block":     pemOf("TRUSTED CERTIFICATE", plain.certificate.Raw),
+		"another curve":             pemOf("CERTIFICATE", p521.certificate.Raw),
 		"a key beside the root":     slices.Concat(pemOf("CERTIFICATE", plain.certificate.Raw), pemOf("EC PRIVATE KEY", []byte("x"))),
 		"no certificate inside":     pemOf("CERTIFICATE", []byte("x")),
 		"a leaf":                    pemOf("CERTIFICATE", realLeaf(t).Raw),

@@ -1,8 +1,11 @@
 package attest_test
 
 import (
+	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"math/big"
 	"slices"
 	"strings"
@@ -114,6 +117,31 @@ func TestInspectWarnsOfWhatItDidNotCheck(t *testing.T) {
 		if !mentions(i.Warnings, w) {
 			t.Errorf("no warning about %s in %q", w, i.Warnings)
 		}
+	}
+}
+
+func TestInspectExplainsWhatIsBlankUnknownOrOfOtherKeys(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1),
+		ExtraExtensions: []pkix.Extension{property("", 13, 1), property("\xff", 99), {Id: []int{2, 999, 1}, Value: []byte{5, 0}}},
+	}, &x509.Certificate{}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := attest.InspectChain([][]byte{leaf}).Certificates[0]
+	if c.Key != "Ed25519" {
+		t.Errorf("key %q", c.Key)
+	}
+	want := []attest.ExtensionInfo{
+		{Name: "sipStatus", OID: "1.2.840.113635.100.8.13.1", Value: "(blank: Apple could not confirm it)", Meaning: "System Integrity Protection"},
+		{Name: "unknown Apple property", OID: "1.2.840.113635.100.8.99", Value: "ff", Meaning: "Apple documents no meaning; kept as raw bytes"},
+		{Name: "unknown extension", OID: "2.999.1", Value: "0500"},
+	}
+	if diff := cmp.Diff(want, c.Extensions); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -113,7 +112,7 @@ func readMembers(payload []byte) (members, error) {
 func readValue(dec *json.Decoder) (text string, isString bool, err error) {
 	for depth := 0; ; {
 		token, err := dec.Token()
-		if errors.Is(err, io.EOF) || err != nil {
+		if err != nil {
 			return "", false, &ResponseError{Detail: "payload is not JSON", Err: err}
 		}
 		if s, ok := token.(string); ok && depth == 0 {

@@ -32,7 +32,9 @@ const (
 var appleRootPEM []byte
 
 // AppleRoot is Apple's Enterprise Attestation Root CA, which anchors what Apple devices send.
-var AppleRoot = sync.OnceValue(func() Root {
+func AppleRoot() Root { return appleRoot() }
+
+var appleRoot = sync.OnceValue(func() Root {
 	roots, err := ParseRoots(appleRootPEM)
 	if err != nil {
 		panic("attest: embedded root: " + err.Error()) // constant input: fails in every test or never

@@ -1,8 +1,8 @@
 package enroll
 
 import (
-	"bytes"
 	"context"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"regexp"
+	"strings"
 	"testing"
 
 	"assay/credential"
@@ -51,6 +52,31 @@ func TestNewDeviceRefusesChipsThatTheClassNeverHad(t *testing.T) {
 	}
 }
 
+func TestNewDeviceNamesTheUnknownClass(t *testing.T) {
+	if _, err := NewDevice("toaster", "A15", rand.Reader); err == nil || !strings.Contains(err.Error(), `unknown class "toaster"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// failing is a source of randomness whose read number fail (from 0) fails.
+type failing struct{ fail, reads int }
+
+func (f *failing) Read(b []byte) (int, error) {
+	f.reads++
+	if f.reads-1 == f.fail {
+		return 0, errors.New("no randomness")
+	}
+	return len(b), nil
+}
+
+func TestNewDeviceNeedsRandomness(t *testing.T) {
+	for fail := range 2 {
+		if _, err := NewDevice(IPhone, "", &failing{fail: fail}); err == nil {
+			t.Errorf("device made though read %d failed", fail)
+		}
+	}
+}
+
 func TestInventedNamesHaveTheRealShapeAndAreRecognizable(t *testing.T) {
 	for _, test := range []struct {
 		class Class
@@ -71,11 +97,6 @@ func TestInventedNamesHaveTheRealShapeAndAreRecognizable(t *testing.T) {
 		}
 		if a.Serial == b.Serial || a.UDID == b.UDID {
 			t.Error("two devices have the same names")
-		}
-	}
-	for n := range 2 { // randomness that ends is an error, not a shorter name
-		if _, err := NewDevice(IPhone, "", bytes.NewReader(make([]byte, n*8))); err == nil {
-			t.Errorf("device made from %d random bytes", n*8)
 		}
 	}
 }
@@ -180,6 +201,8 @@ func TestEnclaveStandInDoesNotShowItsKey(t *testing.T) {
 func TestOpenKeyRefuses(t *testing.T) {
 	keys := Keys(must(NewDevice(IPhone, "", rand.Reader)))
 	good := must(must(keys.MakeKey(t.Context(), KeySpec{credential.EC, 256, false})).Handle())
+	x25519 := must(ecdh.X25519().GenerateKey(rand.Reader))
+	agreement := &pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(x25519))}
 	for name, test := range map[string]struct {
 		handle     *pem.Block
 		protection Protection
@@ -188,6 +211,7 @@ func TestOpenKeyRefuses(t *testing.T) {
 		"another PEM type":   {&pem.Block{Type: "CERTIFICATE", Bytes: good.Bytes}, InSoftware},
 		"broken":             {&pem.Block{Type: "PRIVATE KEY", Bytes: good.Bytes[1:]}, InSoftware},
 		"unknown protection": {good, "tpm"},
+		"key agreement key":  {agreement, InSoftware},
 	} {
 		if _, err := keys.OpenKey(test.handle, test.protection); err == nil {
 			t.Errorf("%s: opened", name)

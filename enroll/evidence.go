@@ -55,12 +55,14 @@ func (r *run) makeEvidence(ctx context.Context, token string) (*evidence, error)
 	}
 	object, err := r.attest(ctx, token, keyAuthorization)
 	if err != nil {
-		text, encodeErr := json.Marshal(err.Error())
+		payload, encodeErr := json.Marshal(struct {
+			AttObj string `json:"attObj"`
+			Error  string `json:"error"` // present even if empty
+		}{emptyStatement, err.Error()})
 		if encodeErr != nil {
 			return nil, encodeErr
 		}
-		payload := `{"attObj":"` + emptyStatement + `","error":` + string(text) + `}`
-		return &evidence{kind: attest.Failed, err: err, payload: []byte(payload)}, nil
+		return &evidence{kind: attest.Failed, err: err, payload: payload}, nil
 	}
 	payload := `{"attObj":"` + base64.RawURLEncoding.EncodeToString(object) + `"}`
 	return &evidence{kind: attest.Attested, object: object, payload: []byte(payload)}, nil

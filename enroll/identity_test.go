@@ -189,6 +189,23 @@ func TestOfSavesAtOnceOneWins(t *testing.T) {
 	}
 }
 
+func TestOpenStoreRefusesAPathThatIsNoFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	must(0, os.WriteFile(path, nil, 0o600))
+	if _, err := OpenStore(path, nil); err == nil {
+		t.Error("opened a file")
+	}
+}
+
+func TestStoreUsesTheSystemsClockIfNoneIsGiven(t *testing.T) {
+	f := newFakeServer(t)
+	store := must(OpenStore(t.TempDir(), nil))
+	saved := must(store.Save(enrolled(t, f, must(NewDevice(Mac, "", rand.Reader)), f.document()), false))
+	if time.Since(saved.EnrolledAt) > time.Minute {
+		t.Errorf("enrolled at %v", saved.EnrolledAt)
+	}
+}
+
 func TestOpenRefusesAForeignKey(t *testing.T) {
 	f, store := newFakeServer(t), newStore(t)
 	device := must(NewDevice(IPhone, "", rand.Reader))
@@ -198,6 +215,11 @@ func TestOpenRefusesAForeignKey(t *testing.T) {
 	must(0, os.WriteFile(path, pem.EncodeToMemory(must(other.Key.Handle())), 0o600))
 	if _, _, err := saved.Open(Keys(device)); err == nil {
 		t.Error("opened with another key")
+	}
+	own, foreign := must(os.ReadFile(path)), must(os.ReadFile(path))
+	must(0, os.WriteFile(path, append(own, foreign...), 0o600))
+	if _, _, err := saved.Open(Keys(device)); err == nil || !strings.Contains(err.Error(), "one PEM block") {
+		t.Errorf("opened a file with two keys: %v", err)
 	}
 	must(0, os.WriteFile(path, []byte("no key"), 0o600))
 	if _, _, err := saved.Open(Keys(device)); err == nil {

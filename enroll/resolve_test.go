@@ -101,6 +101,7 @@ func TestFetchChecksSizeThenTypeThenHash(t *testing.T) {
 		"type, hash wrong":        {Reference{Size: new(size), SHA256: hash[2:] + "00"}, "text/html", "content-type"},
 		"hash wrong":              {Reference{Size: new(size), SHA256: hash[2:] + "00"}, "application/json", "hash"},
 		"hash too short":          {Reference{SHA256: hash[2:]}, "application/json", "hash"},
+		"hash too long":           {Reference{SHA256: hash + "zz"}, "application/json", "hash"},
 		"hash no hex":             {Reference{SHA256: strings.Repeat("x", 64)}, "application/json", "hash"},
 		"size 0":                  {Reference{Size: new(int64(0))}, "application/json", "size"},
 		"reference wants another": {Reference{ContentType: "text/json"}, "application/json", "content-type"},
@@ -161,6 +162,22 @@ func TestFetchDoesNotFollowRedirectsOffTLS(t *testing.T) {
 	wantAssetError(t, err, "download")
 	if reached {
 		t.Error("followed the redirect")
+	}
+}
+
+func TestFetchDoesNotFollowRedirectsForever(t *testing.T) {
+	requests := 0
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests++
+		http.Redirect(w, r, "/again", http.StatusFound)
+	}))
+	defer server.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(server.Certificate())
+	_, err := (&Resolver{Roots: pool}).Resolve(t.Context(), server.URL)
+	wantAssetError(t, err, "download")
+	if requests != 5 || !strings.Contains(err.Error(), "redirected too often") {
+		t.Errorf("%d requests, error %v", requests, err)
 	}
 }
 

@@ -46,6 +46,8 @@ const (
 	statusInvalid = "invalid"
 )
 
+// getDirectory demands no Replay-Nonce: the next request asks for one, and servers that serve
+// Apple's devices send none here.
 func (r *run) getDirectory(ctx context.Context) *Abort {
 	a, abort := r.plain(ctx, StepDirectory, http.MethodGet, r.credential.DirectoryURL)
 	if abort != nil {

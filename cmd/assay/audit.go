@@ -31,7 +31,7 @@ type auditList struct {
 
 func (auditList) Help() string {
 	return `Oldest first. A refused device is found here by its serial, its code or its order: Apple's client
-shows nothing of why it was refused.
+shows nothing of why it was refused. A row's personal values (serial, from) may have been erased.
 
 Examples:
   assay audit list --dir ./a --refused --since 2h
@@ -96,11 +96,14 @@ func printHistory(w io.Writer, rows []audit.Row) {
 	}
 }
 
-// printAudit writes one audit row as one line.
+// printAudit writes one audit row as one line: when, what, why not, who, and the ids to go on with.
 func printAudit(w io.Writer, r audit.Row) {
-	fmt.Fprintf(w, "  %s  %-24s", rfc3339(r.Time), r.Action)
+	fmt.Fprintf(w, "  %s  %-22s", rfc3339(r.Time), r.Action)
 	if r.Outcome == audit.Refused {
 		fmt.Fprintf(w, "  REFUSED %s", r.Check)
+		if why := r.Detail["detail"]; why != "" {
+			fmt.Fprintf(w, ": %s", why)
+		}
 	}
 	if r.Personal != nil {
 		for _, part := range []struct{ name, value string }{
@@ -112,7 +115,16 @@ func printAudit(w io.Writer, r audit.Row) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Detail)) {
-		fmt.Fprintf(w, "  %s=%q", name, r.Detail[name])
+		if name != "detail" {
+			fmt.Fprintf(w, "  %s=%q", name, r.Detail[name])
+		}
+	}
+	for _, id := range []struct{ name, value string }{
+		{"code", r.Code}, {"order", r.Order}, {"certificate", r.Certificate}, {"issuer", r.Issuer},
+	} {
+		if id.value != "" {
+			fmt.Fprintf(w, "  %s=%s", id.name, id.value)
+		}
 	}
 	fmt.Fprintln(w)
 }

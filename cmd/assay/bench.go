@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"assay/enroll"
 	"assay/internal/installation"
 	"assay/internal/issuance"
+	"assay/internal/server"
 )
 
 type benchCommand struct {
@@ -66,6 +66,7 @@ type bench struct {
 	server    *exec.Cmd
 	roots     *x509.CertPool
 	meter     *floorMeter
+	baseURL   string // of the server
 }
 
 func (c *benchCommand) Run(ctx context.Context, term *terminal, g *globals) error {
@@ -135,11 +136,10 @@ func (b *bench) start(ctx context.Context) (err error) {
 	}
 	b.roots = x509.NewCertPool()
 	b.roots.AppendCertsFromPEM(data)
-	for deadline := now().Add(10 * time.Second); strings.HasSuffix(b.inst.BaseURL(), ":0"); {
-		if now().After(deadline) || ctx.Err() != nil {
-			return errors.Join(errors.New("the server did not start in 10 s"), b.stop())
-		}
-		time.Sleep(10 * time.Millisecond)
+	starting, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if b.baseURL, err = b.inst.AwaitServer(starting); err != nil {
+		return errors.Join(err, b.stop())
 	}
 	return nil
 }
@@ -224,7 +224,7 @@ func (b *bench) enroll(ctx context.Context, code string) (*enroll.Result, error)
 	if err != nil {
 		return nil, err
 	}
-	document := credential.New(b.inst.BaseURL()+"/acme/default/directory", code, credential.Subject{{{"CN", "bench"}}})
+	document := credential.New(server.DirectoryURL(b.baseURL, "default"), code, credential.Subject{{{"CN", "bench"}}})
 	client := &enroll.Client{Device: device, Keys: enroll.Keys(device), Roots: b.roots, Attester: standInAttester{b.authority, b.term.Now}}
 	return client.Enroll(ctx, document)
 }

@@ -267,7 +267,7 @@ Exit codes: 0 revoked; 1 there is no such certificate, or it is not valid; 2 wro
 func (c *certificateRevoke) Run(ctx context.Context, term *terminal, g *globals) error {
 	reason, err := ca.ParseReason(c.Reason)
 	if err != nil {
-		return usage(err)
+		return usage(withHint(err, "reasons of RFC 5280: unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn"))
 	}
 	i, err := installation.Open(ctx, c.Dir, term.Now)
 	if err != nil {

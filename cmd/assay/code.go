@@ -230,7 +230,7 @@ type codeList struct {
 }
 
 func (codeList) Help() string {
-	return `Oldest first. The codes themselves are not stored and so not shown.
+	return `Oldest first. The codes themselves are not stored and so not shown; TRIES are refused ones.
 
 Example:
   assay code list --dir ./a --status unused
@@ -244,7 +244,7 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 		return err
 	}
 	defer i.Close()
-	table := newTable(term.Out, "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LABELS") // written at Flush
+	table := newTable(term.Out, "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LAST REFUSAL", "LABELS") // written at Flush
 	for code, err := range i.Store.Codes(ctx, store.CodeFilter{Status: issuance.CodeStatus(c.Status), Serial: c.Serial, Directory: c.Directory, Now: term.Now()}) {
 		if err != nil {
 			return err
@@ -256,7 +256,7 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 			}
 			continue
 		}
-		row(table, string(code.ID), string(code.Status), code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), labelText(code.Labels))
+		row(table, string(code.ID), string(code.Status), code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels))
 	}
 	if g.JSON {
 		return nil

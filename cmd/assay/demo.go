@@ -36,7 +36,7 @@ Examples:
   assay demo
   assay demo --keep ./demo && assay certificate list --dir ./demo/server
 
-Exit codes: 0 the device got its identity and the second try was refused; 3 anything else.`
+Exit codes: 0 the device got its identity and the second try was refused; 2 wrong flags; 3 anything else.`
 }
 
 // demo is one run of the demonstration.
@@ -60,6 +60,8 @@ func (c *demoCommand) Run(ctx context.Context, term *terminal, g *globals) error
 		}
 		defer os.RemoveAll(temporary)
 		dir = temporary
+	} else if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return usage(fmt.Errorf("--keep %s: the folder is not empty", dir))
 	}
 	d := &demo{term: term, story: newStory(term.Out, g.JSON), dir: dir}
 	stop, err := d.start(ctx)
@@ -248,19 +250,31 @@ func (d *demo) again(ctx context.Context, client *enroll.Client, document *crede
 	if !ok || abort.Problem == nil {
 		return fmt.Errorf("the same code was not refused a second time: %w", err)
 	}
-	reason := "not recorded"
-	for entry, err := range d.inst.Store.Audit(ctx, store.AuditFilter{Code: code}) {
-		if err != nil {
-			return err
-		}
-		if entry.Outcome == audit.Refused {
-			reason = entry.Check + ": " + entry.Detail["code"]
-		}
+	refused, err := d.lastRefusal(ctx, code)
+	if err != nil {
+		return err
 	}
 	d.story.tell("refusal", "The same code again is refused",
 		"the device gets", fmt.Sprintf("HTTP %d %s, and shows none of it", abort.Status, abort.Problem.Kind()),
-		"the administrator finds", reason)
+		"the administrator finds", fmt.Sprintf("%s %s: the code is %s (assay audit list --refused)", refused.Action, refused.Check, refused.Detail["status"]))
 	return nil
+}
+
+// lastRefusal is what the audit says of the last refusal of a code.
+func (d *demo) lastRefusal(ctx context.Context, code issuance.CodeID) (audit.Row, error) {
+	var last audit.Row
+	for entry, err := range d.inst.Store.Audit(ctx, store.AuditFilter{Code: code}) {
+		if err != nil {
+			return last, err
+		}
+		if entry.Outcome == audit.Refused {
+			last = entry
+		}
+	}
+	if last.Check == "" || last.Detail["status"] == "" {
+		return last, fmt.Errorf("the audit does not say why code %s was refused", code)
+	}
+	return last, nil
 }
 
 func subjectText(c *credential.Credential) string {

@@ -20,7 +20,7 @@ type initCommand struct {
 	RootKeyOut      string   `placeholder:"FILE" help:"Write the root's key here instead of into DIR; serving never needs it."`
 	CSR             bool     `name:"csr" help:"Make a certificate signing request for an existing PKI instead of a root."`
 	Issuer          string   `placeholder:"CERT" help:"Use this existing issuing CA (PEM chain, issuing certificate first)."`
-	Key             string   `placeholder:"URI" help:"Key of --issuer, as file:PATH."`
+	Key             string   `placeholder:"URI" help:"Key of --issuer, as file:PATH (relative to DIR)."`
 }
 
 func (initCommand) Help() string {
@@ -60,7 +60,9 @@ func (c *initCommand) Run(ctx context.Context, term *terminal, g *globals) error
 	}
 	fmt.Fprintf(term.Out, "Made an installation in %s\n\n", c.Dir)
 	list := newFields(term.Out)
-	list.add("directory URL", result.DirectoryURL)
+	if !strings.HasSuffix(result.BaseURL, ":0") { // else the system chooses the port when it serves
+		list.add("directory URL", result.DirectoryURL)
+	}
 	list.add("root certificate", result.Root, "relying parties trust it")
 	list.add("serving root", result.ServingRoot, "devices trust it for TLS")
 	list.add("signing request", result.SigningRequest, "have your PKI sign it, then: assay issuer add")

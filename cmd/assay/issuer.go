@@ -86,6 +86,9 @@ func (c *issuerAdd) Run(ctx context.Context, term *terminal, g *globals) error {
 		return writeJSON(term.Out, line)
 	}
 	fmt.Fprintf(term.Out, "Added %s\n", issuer.ID)
+	if !issuer.Active {
+		fmt.Fprintf(term.Out, "Next: assay issuer activate --dir %s %s\n", c.Dir, issuer.ID)
+	}
 	return nil
 }
 
@@ -148,18 +151,25 @@ Example:
 Exit codes: 0 activated; 1 there is no such issuer; 2 wrong flags; 3 failed.`
 }
 
-func (c *issuerActivate) Run(ctx context.Context, term *terminal, _ *globals) error {
+func (c *issuerActivate) Run(ctx context.Context, term *terminal, g *globals) error {
 	i, err := installation.Open(ctx, c.Dir, term.Now)
 	if err != nil {
 		return err
 	}
 	defer i.Close()
-	_, err = i.Store.ActivateIssuer(ctx, issuance.Call{Now: term.Now(), From: operator()}, issuance.IssuerID(c.Issuer))
+	issuer, err := i.Store.ActivateIssuer(ctx, issuance.Call{Now: term.Now(), From: operator()}, issuance.IssuerID(c.Issuer))
 	if errors.Is(err, issuance.ErrNotFound) {
 		return noBecause(withHint(errors.New("there is no such issuer"), "`assay issuer list` shows all"))
 	} else if err != nil {
 		return err
 	}
-	fmt.Fprintf(term.Out, "Activated %s\n", c.Issuer)
+	if g.JSON {
+		line, err := issuerLineOf(issuer)
+		if err != nil {
+			return err
+		}
+		return writeJSON(term.Out, line)
+	}
+	fmt.Fprintf(term.Out, "Activated %s; restart the server to use it\n", c.Issuer)
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"assay/internal/installation"
+
 	"github.com/alecthomas/kong"
 )
 
@@ -76,17 +78,20 @@ type globals struct {
 type cli struct {
 	globals
 
-	Demo        demoCommand        `cmd:"" help:"See the whole job on this machine, in seconds."`
-	Init        initCommand        `cmd:"" help:"Make an installation."`
-	Serve       serveCommand       `cmd:"" help:"Run the server."`
-	Code        codeCommand        `cmd:"" help:"Mint, list, show and revoke one-time codes."`
-	Credential  credentialCommand  `cmd:"" help:"Check and publish credential documents."`
-	Attestation attestationCommand `cmd:"" help:"Inspect and verify attestation objects."`
-	Certificate certificateCommand `cmd:"" help:"List, show and revoke certificates."`
-	Issuer      issuerCommand      `cmd:"" help:"Manage issuing CAs."`
-	Audit       auditCommand       `cmd:"" help:"Read the audit trail."`
-	Bench       benchCommand       `cmd:"" help:"Measure what a certificate costs the server."`
-	Simulate    simulateCommand    `cmd:"" help:"Simulate devices."`
+	Demo     demoCommand     `cmd:"" group:"Try it:" help:"See the whole job on this machine, in seconds."`
+	Simulate simulateCommand `cmd:"" group:"Try it:" help:"Let simulated devices enrol."`
+	Bench    benchCommand    `cmd:"" group:"Try it:" help:"Measure what a certificate costs the server."`
+
+	Init   initCommand   `cmd:"" group:"Run a server:" help:"Make an installation."`
+	Serve  serveCommand  `cmd:"" group:"Run a server:" help:"Run the server."`
+	Issuer issuerCommand `cmd:"" group:"Run a server:" help:"Add, list and activate issuing CAs."`
+
+	Credential  credentialCommand  `cmd:"" group:"Give devices identities:" help:"Check and publish credential documents."`
+	Code        codeCommand        `cmd:"" group:"Give devices identities:" help:"Mint, list, show and revoke one-time codes."`
+	Certificate certificateCommand `cmd:"" group:"Give devices identities:" help:"List, show and revoke certificates."`
+
+	Audit       auditCommand       `cmd:"" group:"Find out why:" help:"List what was done and refused."`
+	Attestation attestationCommand `cmd:"" group:"Find out why:" help:"Inspect and verify attestation objects."`
 }
 
 func main() {
@@ -102,8 +107,7 @@ func run(ctx context.Context, args []string, term *terminal) int {
 	parser, err := kong.New(&c,
 		kong.Name("assay"),
 		kong.Description("The identity service for managed devices."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Writers(term.Out, term.Err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -113,15 +117,27 @@ func run(ctx context.Context, args []string, term *terminal) int {
 		fmt.Fprintln(term.Err, "assay:", err)
 		return exitFailed
 	}
+	if len(args) == 0 { // whoever types only the name wants to know what there is
+		_, _ = parser.Parse([]string{"--help"})
+		return exitUsage
+	}
 	kctx, err := parser.Parse(args)
 	if exited >= 0 {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintln(term.Err, "assay:", err)
-		return exitUsage
+		return report(term, usage(withHint(err, "`%s --help` says more", commandOf(err))))
 	}
 	return report(term, kctx.Run())
+}
+
+// commandOf is the command that a faulty command line names, as far as it can be told.
+func commandOf(err error) string {
+	parse, ok := errors.AsType[*kong.ParseError](err)
+	if !ok || parse.Context.Selected() == nil {
+		return "assay"
+	}
+	return parse.Context.Selected().FullPath()
 }
 
 // report prints an error with its hint and returns the exit code that it stands for.
@@ -135,6 +151,8 @@ func report(term *terminal, err error) int {
 		if e.Err == nil {
 			return code
 		}
+	} else if _, ok := errors.AsType[*installation.ConfigError](err); ok {
+		code = exitUsage
 	}
 	fmt.Fprintln(term.Err, "assay:", err)
 	if h, ok := errors.AsType[*hinted](err); ok {

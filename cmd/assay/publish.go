@@ -48,7 +48,11 @@ func (c *credentialPublish) Run(ctx context.Context, term *terminal, g *globals)
 	if err != nil {
 		return usage(err)
 	}
-	publisher := &delivery.Publisher{Store: i.Store, BaseURL: i.BaseURL(), DirectoryURL: server.DirectoryURL(i.BaseURL(), directory)}
+	base, err := i.BaseURL()
+	if err != nil {
+		return usage(err)
+	}
+	publisher := &delivery.Publisher{Store: i.Store, BaseURL: base, DirectoryURL: server.DirectoryURL(base, directory)}
 	published, err := publisher.Publish(ctx, issuance.Call{Now: term.Now(), From: operator()}, template, c.mint(directory))
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -29,6 +30,12 @@ type simulateCommand struct {
 
 type simulateAuthority struct {
 	Out string `required:"" placeholder:"DIR" help:"New folder for its keys and certificates."`
+}
+
+func (simulateCommand) Help() string {
+	return simulateDevice{}.Help() + `
+
+The flags are shown by: assay simulate device --help`
 }
 
 func (simulateAuthority) Help() string {
@@ -146,7 +153,7 @@ func (c *simulateDevice) prepare(ctx context.Context, term *terminal) (*prepared
 		if asset.Check == "download" && errors.Is(err, fs.ErrNotExist) {
 			return nil, usage(err)
 		}
-		return nil, noBecause(err)
+		return nil, noBecause(withHint(err, "%s", assetHint(asset)))
 	} else if err != nil {
 		return nil, err
 	}
@@ -164,7 +171,7 @@ func (c *simulateDevice) device(p *prepared, i int) (*enroll.Device, *credential
 	serial, udid := c.Serial, c.UDID
 	if p.codes != nil {
 		document.ClientIdentifier = p.codes[i].code
-		serial, udid = p.codes[i].serial, p.codes[i].udid
+		serial, udid = cmp.Or(p.codes[i].serial, serial), cmp.Or(p.codes[i].udid, udid)
 	}
 	for _, set := range []struct {
 		field *string
@@ -213,7 +220,7 @@ func (c *simulateDevice) one(ctx context.Context, term *terminal, g *globals, p 
 		return noBecause(withHint(exists, "a device that holds the identity does nothing; --replace enrols again"))
 	}
 	if abort, ok := errors.AsType[*enroll.Abort](err); ok {
-		return noBecause(withHint(abort, "the server's log and `assay audit list --refused` say more; a device would only say AssetCannotBeDownloaded"))
+		return noBecause(withHint(abort, "%s", abortHint(abort)))
 	} else if err != nil {
 		return err
 	}
@@ -233,6 +240,30 @@ func (c *simulateDevice) one(ctx context.Context, term *terminal, g *globals, p 
 	list.add("identity", identity.Path())
 	list.flush()
 	return nil
+}
+
+const trustHint = "trust the server's root: --ca-file DIR/certs/serving-root.pem"
+
+// abortHint is what to do about a run that ended.
+func abortHint(abort *enroll.Abort) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](abort.Err); ok {
+		return trustHint
+	}
+	if abort.Status == 0 {
+		return "is the server running? a device would only say AssetCannotBeDownloaded"
+	}
+	return "the server's log and `assay audit list --refused` say more; a device would only say AssetCannotBeDownloaded"
+}
+
+// assetHint is what to do about a document that could not be had.
+func assetHint(asset *enroll.AssetError) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](asset.Err); ok {
+		return trustHint
+	}
+	if asset.Check == "document" {
+		return "`assay credential check` lists every problem of a document"
+	}
+	return "a published document is served until its code is consumed, revoked or expired"
 }
 
 // fleet lets many devices enrol, with a progress bar on standard error.

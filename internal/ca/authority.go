@@ -91,8 +91,11 @@ func newRoot(name, role string, pathLen int, key crypto.Signer, now time.Time) (
 
 // OpenRoot joins a root's certificate and key again.
 func OpenRoot(certificate *x509.Certificate, key crypto.Signer, now time.Time) (*Root, error) {
-	if err := checkIssuing(certificate, key, now); err != nil {
+	if err := checkIssuing(certificate, key); err != nil {
 		return nil, fmt.Errorf("open root: %w", err)
+	}
+	if now.Before(certificate.NotBefore) || !now.Before(certificate.NotAfter) {
+		return nil, fmt.Errorf("open root: the certificate is not valid at %s", now.UTC().Format(time.RFC3339))
 	}
 	return &Root{Certificate: certificate, key: key}, nil
 }

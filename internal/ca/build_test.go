@@ -72,7 +72,7 @@ func testAuthority(t testing.TB, algorithm KeyAlgorithm) (*Root, *Issuer) {
 	key := must(GenerateKey(algorithm))(t)
 	root := must(NewRoot("Example Inc.", rootKey, testNow))(t)
 	certificate := must(root.NewIssuing("Example Inc.", key.Public(), testNow))(t)
-	return root, must(NewIssuer("issuer_1", [][]byte{certificate.Raw}, key, testURL, testNow))(t)
+	return root, must(NewIssuer("issuer_1", [][]byte{certificate.Raw}, key, testURL))(t)
 }
 
 // asking is a request in the making.

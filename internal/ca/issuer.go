@@ -38,17 +38,18 @@ type Issuer struct {
 // maxChain is the number of certificates that a chain may have.
 const maxChain = 8
 
-// NewIssuer checks that the key can issue under chain[0] at now: it is the certificate's own, the
-// certificate is a CA that may sign certificates and CRLs and is valid, and each certificate of the
-// chain is signed by the next. id is the opaque id that URLs name the issuer by. baseURL is the http
+// NewIssuer checks that the key can issue under chain[0]: it is the certificate's own, the certificate
+// is a CA that may sign certificates and CRLs, and each certificate of the chain is signed by the next.
+// WARNING: it does not look at the time, because the chains and CRLs of an expired issuer are still
+// served; ValidAt and Window do. id is the opaque id that URLs name the issuer by. baseURL is the http
 // or https URL under which IssuerPath and CRLPath are served; certificates name it for good, and
 // fetching revocation over https can need revocation, so plain http is the usual choice.
-func NewIssuer(id string, chain [][]byte, key crypto.Signer, baseURL string, now time.Time) (*Issuer, error) {
+func NewIssuer(id string, chain [][]byte, key crypto.Signer, baseURL string) (*Issuer, error) {
 	certificates, err := parseChain(chain)
 	if err != nil {
 		return nil, fmt.Errorf("open issuer %s: %w", id, err)
 	}
-	if err := checkIssuing(certificates[0], key, now); err != nil {
+	if err := checkIssuing(certificates[0], key); err != nil {
 		return nil, fmt.Errorf("open issuer %s: %w", id, err)
 	}
 	base, err := url.Parse(baseURL)
@@ -87,7 +88,7 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 }
 
 // checkIssuing holds what an issuing certificate must be.
-func checkIssuing(certificate *x509.Certificate, key crypto.Signer, now time.Time) error {
+func checkIssuing(certificate *x509.Certificate, key crypto.Signer) error {
 	public, comparable := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !comparable || !public.Equal(key.Public()) {
 		return errors.New("the key is not the certificate's")
@@ -107,12 +108,6 @@ func checkIssuing(certificate *x509.Certificate, key crypto.Signer, now time.Tim
 	// RFC 5280, section 4.2.1.2: without it no certificate or CRL could name the issuer's key.
 	if len(certificate.SubjectKeyId) == 0 {
 		return errors.New("the certificate has no subject key identifier")
-	}
-	if now.Before(certificate.NotBefore) {
-		return fmt.Errorf("the certificate is not valid before %s", certificate.NotBefore.UTC().Format(time.RFC3339))
-	}
-	if now.After(certificate.NotAfter) {
-		return fmt.Errorf("the certificate expired at %s", certificate.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -146,13 +141,24 @@ func (i *Issuer) CertificateURL() string { return i.baseURL + IssuerPath(i.ID) }
 // CRLURL is where issued certificates of a shard say that their CRL is.
 func (i *Issuer) CRLURL(shard int) string { return i.baseURL + CRLPath(i.ID, shard) }
 
+// ValidAt refuses an issuer whose certificate is not yet valid or has expired at now.
+func (i *Issuer) ValidAt(now time.Time) error {
+	if now.Before(i.Certificate.NotBefore) {
+		return fmt.Errorf("issuer %s is not valid before %s", i.ID, i.Certificate.NotBefore.UTC().Format(time.RFC3339))
+	}
+	if !now.Before(i.Certificate.NotAfter) {
+		return fmt.Errorf("issuer %s expired at %s", i.ID, i.Certificate.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // Window is the validity of a certificate that is issued at now: the profile's lifetime and backdate,
 // kept within the issuer's own validity. Both ends belong to it (RFC 5280, section 4.1.2.5), and are
 // whole seconds in UTC. An issuer that is not valid at now has no window.
 func (i *Issuer) Window(p *Profile, now time.Time) (notBefore, notAfter time.Time, err error) {
 	now = now.UTC().Truncate(time.Second)
-	if now.Before(i.Certificate.NotBefore) || !now.Before(i.Certificate.NotAfter) {
-		return time.Time{}, time.Time{}, fmt.Errorf("issuer %s is not valid at %s", i.ID, now.Format(time.RFC3339))
+	if err := i.ValidAt(now); err != nil {
+		return time.Time{}, time.Time{}, err
 	}
 	notBefore, notAfter = now.Add(-p.Backdate), now.Add(p.Lifetime)
 	if notBefore.Before(i.Certificate.NotBefore) {

@@ -70,7 +70,7 @@ type AttributeRule struct {
 
 // AltNameRules has the rule of each kind of alternative name.
 type AltNameRules struct {
-	// Email is the rule of mail addresses (rfc822Name).
+	// Email is the rule of mail addresses (rfc822Name). The three kinds below have the same fields.
 	Email AltNameRule `yaml:"rfc822Name"`
 	// DNS is the rule of host names (dNSName). Wildcards are never granted.
 	DNS AltNameRule `yaml:"dNSName"`

@@ -3,6 +3,7 @@ package installation
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/url"
@@ -22,7 +23,10 @@ import (
 // ConfigVersion is the version of the configuration's form.
 const ConfigVersion = 1
 
-const maxConfigSize = 1 << 20
+const (
+	maxConfigSize = 1 << 20
+	maxShards     = 4096 // CRLs per issuer
+)
 
 // Config is assay.yaml. Unknown keys and versions are refused; paths are relative to the folder.
 type Config struct {
@@ -92,21 +96,36 @@ type Directory struct {
 // builtinRoot is how a configuration names a manufacturer's embedded root.
 const builtinRoot = "builtin"
 
-// LoadConfig reads and checks DIR/assay.yaml.
+// ConfigError is a configuration that is missing or cannot be used: the operator's to mend.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// LoadConfig reads and checks DIR/assay.yaml. Its errors are *ConfigError.
 func LoadConfig(dir string) (*Config, error) {
+	c, err := loadConfig(dir)
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	return c, nil
+}
+
+func loadConfig(dir string) (*Config, error) {
 	path := filepath.Join(dir, configFile)
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s is no Assay installation: it has no %s (make one with `assay init --dir %s`)", dir, configFile, dir)
 	} else if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	if info.Size() > maxConfigSize {
-		return nil, fmt.Errorf("read configuration: %s is larger than 1 MiB", path)
-	}
-	data, err := os.ReadFile(path)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	if len(data) > maxConfigSize {
+		return nil, fmt.Errorf("read configuration: %s is larger than 1 MiB", path)
 	}
 	c, err := parseConfig(data)
 	if err != nil {
@@ -116,25 +135,44 @@ func LoadConfig(dir string) (*Config, error) {
 }
 
 func parseConfig(data []byte) (*Config, error) {
+	// The version comes first: of another version's keys nothing can be said.
 	var probe struct {
 		Version int `yaml:"version"`
 	}
 	if err := yaml.Load(data, &probe); err != nil {
-		return nil, err
+		return nil, plain(err)
 	}
 	if probe.Version != ConfigVersion {
 		return nil, fmt.Errorf("version is %d: this program reads version %d", probe.Version, ConfigVersion)
 	}
 	var c Config
 	if err := yaml.Load(data, &c, yaml.WithKnownFields()); err != nil {
+		return nil, plain(err)
+	}
+	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return &c, c.check()
+	return &c, nil
+}
+
+var (
+	unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	goType       = regexp.MustCompile(` into \S*installation\.\S*| into \S*ca\.\S*`)
+)
+
+// plain says what is wrong with the YAML in an operator's words: no names of Go types.
+func plain(err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: construct errors: ")
+	text = unknownField.ReplaceAllString(text, `unknown key "$1"`)
+	return errors.New(goType.ReplaceAllString(text, ""))
 }
 
 var directoryName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// check reports every fault at once.
+// formats are the attestation formats that can be configured.
+var formats = []string{attest.FormatApple}
+
+// check reports every fault at once, in the order of the file's sections, and fills in defaults.
 func (c *Config) check() error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -143,8 +181,13 @@ func (c *Config) check() error {
 			fault("url: %w", err)
 		}
 	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+	if err := c.checkListen(); err != nil {
 		fault("listen: %w", err)
+	}
+	if c.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
+			fault("metricsListen: %w", err)
+		}
 	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		fault("tls: certificate and key go together")
@@ -154,17 +197,16 @@ func (c *Config) check() error {
 			fault("revocation.baseURL: %w", err)
 		}
 	}
-	if c.Revocation.Shards < 0 || c.Revocation.Shards > 4096 {
-		fault("revocation.shards: %d is not in 0..4096", c.Revocation.Shards)
+	if c.Revocation.Shards < 0 || c.Revocation.Shards > maxShards {
+		fault("revocation.shards: %d is not in 0..%d", c.Revocation.Shards, maxShards)
 	}
-	for name, p := range c.Profiles {
-		if p == nil {
-			fault("profiles.%s: is empty", name)
-			continue
+	for _, format := range slices.Sorted(maps.Keys(c.Attestation)) {
+		if !slices.Contains(formats, format) {
+			fault("attestation.%s: the format is not supported; %s is", format, strings.Join(formats, ", "))
 		}
-		p.Name = name
-		p.FillDefaults()
-		if err := p.Validate(); err != nil {
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
+		if err := checkProfile(name, c.Profiles[name]); err != nil {
 			fault("profiles.%s: %w", name, err)
 		}
 	}
@@ -172,38 +214,84 @@ func (c *Config) check() error {
 		fault("directories: at least one is needed")
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Directories)) {
-		if err := c.checkDirectory(name); err != nil {
+		for _, err := range c.checkDirectory(name) {
 			fault("directories.%s: %w", name, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Config) checkDirectory(name string) error {
-	d := c.Directories[name]
-	if !directoryName.MatchString(name) {
-		return errors.New("a name is lower-case letters, digits and hyphens, at most 63")
+// checkListen demands an address that the base URL can be made from, where no URL is configured.
+func (c *Config) checkListen() error {
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return err
 	}
-	if d == nil {
+	_, err := c.baseURL(c.Listen)
+	return err
+}
+
+// baseURL is the https URL that devices reach the server at, when it listens on the address.
+func (c *Config) baseURL(address string) (string, error) {
+	if c.URL != "" {
+		return strings.TrimSuffix(c.URL, "/"), nil
+	}
+	return urlOfAddress(address)
+}
+
+// urlOfAddress is the base URL of a server without a configured one. An address that stands for all
+// interfaces names no host that a device could reach.
+func urlOfAddress(address string) (string, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return "", fmt.Errorf("%q names no host that devices can reach: say so with url: https://…", address)
+	}
+	return "https://" + address, nil
+}
+
+func checkProfile(name string, p *ca.Profile) error {
+	if p == nil {
 		return errors.New("is empty")
 	}
+	p.Name = name
+	p.FillDefaults()
+	return p.Validate()
+}
+
+func (c *Config) checkDirectory(name string) (faults []error) {
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if !directoryName.MatchString(name) {
+		fault("a name is lower-case letters, digits and hyphens, at most 63")
+	}
+	d := c.Directories[name]
+	if d == nil {
+		fault("is empty")
+		return faults
+	}
 	if c.Profiles[d.Profile] == nil {
-		return fmt.Errorf("profile %q is not among profiles", d.Profile)
+		fault("profile %q is not among profiles", d.Profile)
 	}
 	if len(d.Identifiers) == 0 {
 		d.Identifiers = []policy.IdentifierKind{policy.ByCode}
 	}
 	for _, kind := range d.Identifiers {
 		if kind != policy.ByCode && kind != policy.BySerial && kind != policy.ByUDID {
-			return fmt.Errorf("identifiers: %q is none of code, serial, udid", kind)
+			fault("identifiers: %q is none of code, serial, udid", kind)
 		}
 	}
 	for _, format := range d.Accept {
 		if len(c.Attestation[format].Roots) == 0 {
-			return fmt.Errorf("accept: attestation.%s names no roots", format)
+			fault("accept: attestation.%s names no roots", format)
 		}
 	}
-	return nil
+	for _, link := range []struct{ key, value string }{{"termsOfService", d.TermsOfService}, {"website", d.Website}} {
+		if u, err := url.Parse(link.value); link.value != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
+			fault("%s: %q is no http or https URL", link.key, link.value)
+		}
+	}
+	return faults
 }
 
 func checkURL(s string, schemes ...string) error {
@@ -220,16 +308,17 @@ func checkURL(s string, schemes ...string) error {
 // loadRoots reads the roots of every format. Stand-in roots are refused unless allowed.
 func (c *Config) loadRoots(dir string) (map[string][]attest.Root, error) {
 	roots := map[string][]attest.Root{}
-	for format, a := range c.Attestation {
+	for _, format := range slices.Sorted(maps.Keys(c.Attestation)) {
+		a := c.Attestation[format]
 		for _, name := range a.Roots {
 			loaded, err := loadRoot(dir, format, name)
 			if err != nil {
-				return nil, fmt.Errorf("attestation.%s: %w", format, err)
+				return nil, &ConfigError{fmt.Errorf("attestation.%s: %w", format, err)}
 			}
 			for _, root := range loaded {
 				if root.StandIn && !a.AllowStandIn {
-					return nil, fmt.Errorf("attestation.%s: %s is the root of a stand-in authority, which proves nothing about real devices: "+
-						"say `allowStandIn: true` to accept it in a test installation", format, name)
+					return nil, &ConfigError{fmt.Errorf("attestation.%s: %s is the root of a stand-in authority, which proves nothing about real devices: "+
+						"say `allowStandIn: true` to accept it in a test installation", format, name)}
 				}
 			}
 			roots[format] = append(roots[format], loaded...)
@@ -240,7 +329,7 @@ func (c *Config) loadRoots(dir string) (map[string][]attest.Root, error) {
 
 func loadRoot(dir, format, name string) ([]attest.Root, error) {
 	if name == builtinRoot {
-		if format != "apple" {
+		if format != attest.FormatApple {
 			return nil, fmt.Errorf("there is no built-in root for format %q", format)
 		}
 		return []attest.Root{attest.AppleRoot()}, nil

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"assay/attest"
 	"assay/internal/ca"
 	"assay/internal/issuance"
+	"assay/internal/server"
 	"assay/policy"
 
 	"go.yaml.in/yaml/v4"
@@ -35,6 +37,8 @@ type InitOptions struct {
 	IssuerKey        string          // key URI of it
 	Now              func() time.Time
 	From             string // who does it, for the audit
+
+	rootKeyWritten bool // to RootKeyOut
 }
 
 // InitResult is what Init made, for people.
@@ -48,42 +52,81 @@ type InitResult struct {
 	StandInRoots   []string `json:"standInRoots,omitempty"`
 }
 
-// Init makes a new installation in a folder that holds none: configuration, keys, CAs, database.
+// made are the things that Init makes in the folder, all or none.
+var made = []string{configFile, databaseFile, databaseFile + "-wal", databaseFile + "-shm", certsFolder, keysFolder, rootsFolder}
+
+// Init makes a new installation: configuration, keys, CAs, database. Other files may lie in the folder
+// already; an installation, or what is left of one, is never touched. A failed Init leaves nothing.
+// What the operator must mend is a *ConfigError.
 func Init(ctx context.Context, dir string, o InitOptions) (*InitResult, error) {
 	o.setDefaults()
-	if _, err := os.Lstat(filepath.Join(dir, configFile)); err == nil {
-		return nil, fmt.Errorf("initialize %s: there is an installation already; nothing was changed", dir)
-	}
-	for _, sub := range []string{"", certsFolder, keysFolder, rootsFolder} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return nil, fmt.Errorf("initialize %s: %w", dir, err)
-		}
-	}
-	result := &InitResult{Dir: dir}
-	config, err := o.config(dir, result)
+	result, err := o.init(ctx, dir)
 	if err != nil {
-		return nil, fmt.Errorf("initialize %s: %w", dir, err)
-	}
-	if err := o.secrets(dir, result); err != nil {
-		return nil, fmt.Errorf("initialize %s: %w", dir, err)
-	}
-	issuer, err := o.issuer(dir, result)
-	if err != nil {
-		return nil, fmt.Errorf("initialize %s: %w", dir, err)
-	}
-	data, err := yaml.Dump(config)
-	if err != nil {
-		return nil, fmt.Errorf("initialize %s: %w", dir, err)
-	}
-	// The configuration is written last: a folder without it is no installation.
-	if err := o.database(ctx, dir, config, issuer); err != nil {
-		return nil, fmt.Errorf("initialize %s: %w", dir, err)
-	}
-	header := "# Assay configuration; every key is explained in docs/operations.md\n"
-	if err := writeNew(filepath.Join(dir, configFile), append([]byte(header), data...), 0o600); err != nil {
 		return nil, fmt.Errorf("initialize %s: %w", dir, err)
 	}
 	return result, nil
+}
+
+func (o *InitOptions) init(ctx context.Context, dir string) (result *InitResult, err error) {
+	if o.RootKeyOut != "" && (o.SigningRequest || o.IssuerChain != "") {
+		return nil, &ConfigError{errors.New("no root is made under an existing PKI: there is no root key to write elsewhere")}
+	}
+	for _, name := range made {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return nil, fmt.Errorf("%s is there already; nothing was changed", name)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	_, err = os.Lstat(dir)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.undo(dir, isNew))
+		}
+	}()
+	for _, sub := range []string{"", certsFolder, keysFolder, rootsFolder} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	result = &InitResult{Dir: dir}
+	config, err := o.config(dir, result)
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	if err := o.secrets(dir, result); err != nil {
+		return nil, err
+	}
+	issuer, err := o.issuer(dir, result)
+	if err != nil {
+		return nil, err
+	}
+	data, err := yaml.Dump(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.database(ctx, dir, config, issuer); err != nil {
+		return nil, err
+	}
+	// The configuration is written last: a folder without it is no installation.
+	header := "# Assay configuration; every key is explained in docs/operations.md\n"
+	return result, writeNew(filepath.Join(dir, configFile), append([]byte(header), data...), 0o600)
+}
+
+// undo removes what a failed Init made, so that the next try finds no remains.
+func (o *InitOptions) undo(dir string, isNew bool) error {
+	var errs []error
+	for _, name := range made {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
+	}
+	if o.rootKeyWritten {
+		errs = append(errs, os.Remove(o.RootKeyOut))
+	}
+	if isNew {
+		errs = append(errs, os.Remove(dir))
+	}
+	return errors.Join(errs...)
 }
 
 func (o *InitOptions) setDefaults() {
@@ -139,11 +182,11 @@ func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	result.BaseURL = c.URL
-	if result.BaseURL == "" {
-		result.BaseURL = "https://" + c.Listen
+	var err error
+	if result.BaseURL, err = c.baseURL(c.Listen); err != nil {
+		return nil, err
 	}
-	result.DirectoryURL = result.BaseURL + "/acme/default/directory"
+	result.DirectoryURL = server.DirectoryURL(result.BaseURL, "default")
 	return c, nil
 }
 
@@ -178,16 +221,16 @@ type newIssuer struct {
 // issuer makes or takes over the issuing CA.
 func (o *InitOptions) issuer(dir string, result *InitResult) (*newIssuer, error) {
 	if o.IssuerChain != "" {
+		if o.IssuerKey == "" {
+			return nil, &ConfigError{errors.New("an existing issuing CA needs its key")}
+		}
 		data, err := os.ReadFile(o.IssuerChain)
 		if err != nil {
-			return nil, err
+			return nil, &ConfigError{err}
 		}
 		chain, err := ca.Adopt(data)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.IssuerChain, err)
-		}
-		if o.IssuerKey == "" {
-			return nil, errors.New("an existing issuing CA needs its key")
+			return nil, &ConfigError{fmt.Errorf("%s: %w", o.IssuerChain, err)}
 		}
 		return &newIssuer{chain: chain, key: o.IssuerKey}, nil
 	}
@@ -234,6 +277,7 @@ func (o *InitOptions) root(dir string, issuing crypto.PublicKey, result *InitRes
 	if err := ca.WriteKey(out, key); err != nil {
 		return nil, err
 	}
+	o.rootKeyWritten = o.RootKeyOut != ""
 	result.Root = filepath.Join(dir, certsFolder, "root.pem")
 	if err := writeNew(result.Root, certificatePEM(root.Certificate.Raw), 0o644); err != nil {
 		return nil, err

@@ -16,12 +16,13 @@ package installation
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,7 @@ type Installation struct {
 	Config *Config
 	Store  *store.Store
 	now    func() time.Time
+	limits limits
 }
 
 // Open reads the configuration and opens the database, migrating it if it is older. It works
@@ -69,22 +71,25 @@ func open(ctx context.Context, dir string, config *Config, now func() time.Time)
 	if err != nil {
 		return nil, err
 	}
-	return &Installation{Dir: dir, Config: config, Store: db, now: now}, nil
+	return &Installation{Dir: dir, Config: config, Store: db, now: now, limits: defaultLimits}, nil
 }
 
 // Close closes the database.
 func (i *Installation) Close() error { return i.Store.Close() }
 
 // BaseURL is the https URL that devices reach the server at: the configured one, else the one of
-// the running server, else that of the configured listen address.
-func (i *Installation) BaseURL() string {
-	if i.Config.URL != "" {
-		return strings.TrimSuffix(i.Config.URL, "/")
+// the running server, else that of the configured listen address. It fails where the system shall
+// choose the port and no server runs.
+func (i *Installation) BaseURL() (string, error) {
+	if i.Config.URL == "" {
+		if running := runningURL(i.Dir); running != "" {
+			return running, nil
+		}
+		if strings.HasSuffix(i.Config.Listen, ":0") {
+			return "", errors.New("the server's URL is not known until it runs: start `assay serve` first")
+		}
 	}
-	if url := runningURL(i.Dir); url != "" {
-		return url
-	}
-	return "https://" + i.Config.Listen
+	return i.Config.baseURL(i.Config.Listen)
 }
 
 // Directory returns the named directory's configuration; "" is the only one, or "default".
@@ -99,19 +104,24 @@ func (i *Installation) Directory(name string) (string, *Directory, error) {
 	}
 	d, ok := i.Config.Directories[name]
 	if !ok {
-		return "", nil, fmt.Errorf("there is no directory %q in %s", name, configFile)
+		return "", nil, fmt.Errorf("there is no directory %q in %s: it has %s", name, configFile, strings.Join(slices.Sorted(maps.Keys(i.Config.Directories)), ", "))
 	}
 	return name, d, nil
 }
 
-// AddIssuer puts an issuing CA into service: it checks the chain against the key and stores a row.
+// AddIssuer puts an issuing CA into service: it checks the chain against the key and stores a row. A
+// key that cannot be opened or does not fit is a *ConfigError.
 func (i *Installation) AddIssuer(ctx context.Context, call issuance.Call, name string, chain [][]byte, keyURI string, active bool) (issuance.Issuer, error) {
 	key, err := ca.OpenKey(keyURI, i.Dir)
 	if err != nil {
-		return issuance.Issuer{}, fmt.Errorf("add issuer: %w", err)
+		return issuance.Issuer{}, &ConfigError{fmt.Errorf("add issuer: %w", err)}
 	}
-	if _, err := ca.NewIssuer("new", chain, key, "https://localhost", call.Now); err != nil {
-		return issuance.Issuer{}, fmt.Errorf("add issuer: %w", err)
+	opened, err := ca.NewIssuer("new", chain, key, "https://localhost")
+	if err == nil {
+		err = opened.ValidAt(call.Now)
+	}
+	if err != nil {
+		return issuance.Issuer{}, &ConfigError{fmt.Errorf("add issuer: %w", err)}
 	}
 	return i.Store.AddIssuer(ctx, call, issuance.Issuer{Name: name, Chain: chain, Key: keyURI, Active: active})
 }
@@ -132,7 +142,7 @@ func (i *Installation) issuers(ctx context.Context, baseURL string) (map[issuanc
 		if err != nil {
 			return nil, "", fmt.Errorf("issuer %s (%s): %w", row.ID, row.Name, err)
 		}
-		issuers[row.ID], err = ca.NewIssuer(string(row.ID), row.Chain, key, baseURL, i.now())
+		issuers[row.ID], err = ca.NewIssuer(string(row.ID), row.Chain, key, baseURL)
 		if err != nil {
 			return nil, "", fmt.Errorf("issuer %s (%s): %w", row.ID, row.Name, err)
 		}
@@ -176,13 +186,4 @@ func readDataKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read data key: %s does not hold 64 hex digits", path)
 	}
 	return key, nil
-}
-
-// certificatePool is a pool of one PEM file.
-func certificatePool(pemData []byte) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pemData) {
-		return nil, errors.New("no certificate in PEM data")
-	}
-	return pool, nil
 }

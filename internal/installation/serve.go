@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,16 +28,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits of the ACME listener. A slow or half-open client costs one connection for a bounded time.
-const (
-	maxConnections    = 4096
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 15 * time.Second
-	writeTimeout      = 30 * time.Second
-	idleTimeout       = 60 * time.Second
-	maxHeaderBytes    = 16 << 10
-	shutdownTimeout   = 15 * time.Second
+// limits of the listeners. A slow or half-open client costs one connection for a bounded time.
+type limits struct {
+	connections    int           // at once; more wait
+	header         time.Duration // until a request's header is there
+	read           time.Duration // until a request's body is there
+	write          time.Duration // until the reply is sent, from the end of the header
+	idle           time.Duration // between requests
+	shutdown       time.Duration // for requests in flight when the server is stopped
+	maxHeaderBytes int
+}
 
+var defaultLimits = limits{
+	connections: 4096,
+	header:      5 * time.Second, read: 15 * time.Second, write: 30 * time.Second, idle: 60 * time.Second,
+	shutdown: 15 * time.Second, maxHeaderBytes: 16 << 10,
+}
+
+const (
 	upkeepInterval = time.Minute
 	deadClaimAge   = time.Minute // no request takes longer: a claim this old is dead
 )
@@ -52,6 +62,7 @@ type ServeOptions struct {
 type Running struct {
 	BaseURL     string
 	Directories map[string]string // directory URLs by name
+	MetricsURL  string            // "" without a metrics listener
 	Warnings    []string
 }
 
@@ -72,30 +83,31 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	defer listener.Close()
-	base := strings.TrimSuffix(i.Config.URL, "/")
-	if base == "" {
-		base = "https://" + listener.Addr().String()
+	base, err := i.Config.baseURL(listener.Addr().String())
+	if err != nil {
+		return &ConfigError{fmt.Errorf("serve: %w", err)}
 	}
 	acme, running, err := i.newServer(ctx, base, o.Log)
 	if err != nil {
 		return err
 	}
-	if err := i.undoDeadClaims(ctx, i.now(), o.Log); err != nil {
+	// The folder is ours alone: every claim is of a server that is gone, whatever the clock says.
+	if err := i.undoDeadClaims(ctx, i.now().AddDate(100, 0, 0), o.Log); err != nil {
 		return err
 	}
-	tlsConfig, err := i.tlsConfig(base)
+	tlsConfig, err := i.tlsConfig(base, o.Log)
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(i.Dir, lockFile), []byte(base+"\n"), 0o600); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	stopMetrics, err := i.serveMetrics(acme.Metrics, o.Log)
-	if err != nil {
+	var stopMetrics func()
+	if running.MetricsURL, stopMetrics, err = i.serveMetrics(acme.Metrics, o.Log); err != nil {
 		return err
 	}
 	defer stopMetrics()
-	return i.run(ctx, acme, netutil.LimitListener(listener, maxConnections), tlsConfig, *running, o)
+	return i.run(ctx, acme, netutil.LimitListener(listener, i.limits.connections), tlsConfig, *running, o)
 }
 
 // run serves until the context ends, with the periodic upkeep beside it.
@@ -105,8 +117,8 @@ func (i *Installation) run(ctx context.Context, acme *server.Server, listener ne
 	}
 	httpServer := &http.Server{
 		Handler: acme, TLSConfig: tlsConfig,
-		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ReadHeaderTimeout: i.limits.header, ReadTimeout: i.limits.read, WriteTimeout: i.limits.write,
+		IdleTimeout: i.limits.idle, MaxHeaderBytes: i.limits.maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), // failed handshakes of strangers
 	}
 	upkeep, stopUpkeep := context.WithCancel(ctx)
@@ -117,7 +129,7 @@ func (i *Installation) run(ctx context.Context, acme *server.Server, listener ne
 	}()
 	failed := make(chan error, 1)
 	go func() { failed <- httpServer.ServeTLS(listener, "", "") }()
-	o.Log.Info("serving", "url", running.BaseURL, "listen", listener.Addr().String(), "directories", len(running.Directories))
+	o.Log.Info("serving", "url", running.BaseURL, "listen", listener.Addr().String(), "directories", slices.Sorted(maps.Keys(running.Directories)))
 	if o.Ready != nil {
 		o.Ready(running)
 	}
@@ -126,14 +138,14 @@ func (i *Installation) run(ctx context.Context, acme *server.Server, listener ne
 	case err = <-failed:
 	case <-ctx.Done():
 		o.Log.Info("stopping: requests in flight are finished first")
-		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
 		defer cancel()
 		err = httpServer.Shutdown(deadline)
 		<-failed
 	}
 	stopUpkeep()
 	<-upkeepDone
-	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
 	defer cancel()
 	return errors.Join(err, acme.FlushStrangers(flush))
 }
@@ -215,26 +227,28 @@ func (i *Installation) cleanUp(ctx context.Context, log *slog.Logger) error {
 }
 
 // serveMetrics serves Prometheus metrics on their own listener, if one is configured.
-func (i *Installation) serveMetrics(metrics *server.Metrics, log *slog.Logger) (stop func(), err error) {
+func (i *Installation) serveMetrics(metrics *server.Metrics, log *slog.Logger) (url string, stop func(), err error) {
 	if i.Config.MetricsListen == "" {
-		return func() {}, nil
+		return "", func() {}, nil
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.Collectors()...)
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	listener, err := net.Listen("tcp", i.Config.MetricsListen)
 	if err != nil {
-		return nil, fmt.Errorf("serve metrics: %w", err)
+		return "", nil, fmt.Errorf("serve metrics: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	metricsServer := &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}
+	metricsServer := &http.Server{Handler: mux, ReadHeaderTimeout: i.limits.header, ReadTimeout: i.limits.read, WriteTimeout: i.limits.write}
 	go func() {
 		if err := metricsServer.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("serve metrics", "error", err)
 		}
 	}()
-	return func() { _ = metricsServer.Close() }, nil
+	url = "http://" + listener.Addr().String() + "/metrics"
+	log.Info("serving metrics", "url", url)
+	return url, func() { _ = metricsServer.Close() }, nil
 }
 
 // lock takes the folder for one server. The lock falls with the process, however it ends.
@@ -247,9 +261,34 @@ func lock(dir string) (unlock func() error, err error) {
 	whole := unix.Flock_t{Type: unix.F_WRLCK}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &whole); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: another server runs on it", dir)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("serve %s: another server runs on it", dir)
+		}
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	if err := f.Truncate(0); err != nil { // it may name the URL of a server that was killed
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 	}
 	return func() error { return errors.Join(f.Truncate(0), f.Close()) }, nil
+}
+
+// awaitInterval is how often AwaitServer looks.
+const awaitInterval = 10 * time.Millisecond
+
+// AwaitServer waits until a server runs on the folder, in whichever process, and returns its base URL.
+func (i *Installation) AwaitServer(ctx context.Context) (baseURL string, err error) {
+	ticker := time.NewTicker(awaitInterval)
+	defer ticker.Stop()
+	for {
+		if url := runningURL(i.Dir); url != "" {
+			return url, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("wait for a server on %s: %w", i.Dir, ctx.Err())
+		case <-ticker.C:
+		}
+	}
 }
 
 // runningURL is the base URL of the server that runs on the folder, "" if none does. Asking does

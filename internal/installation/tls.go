@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -19,8 +20,8 @@ import (
 )
 
 // tlsConfig is the ACME listener's: TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2, never a client certificate.
-func (i *Installation) tlsConfig(baseURL string) (*tls.Config, error) {
-	certificate, err := i.servingCertificate(baseURL)
+func (i *Installation) tlsConfig(baseURL string, log *slog.Logger) (*tls.Config, error) {
+	certificate, err := i.servingCertificate(baseURL, log)
 	if err != nil {
 		return nil, err
 	}
@@ -31,11 +32,13 @@ func (i *Installation) tlsConfig(baseURL string) (*tls.Config, error) {
 	}, nil
 }
 
-func (i *Installation) servingCertificate(baseURL string) (func() (*tls.Certificate, error), error) {
+func (i *Installation) servingCertificate(baseURL string, log *slog.Logger) (func() (*tls.Certificate, error), error) {
 	if i.Config.TLS.Certificate != "" {
-		operators := &reloading{certFile: within(i.Dir, i.Config.TLS.Certificate), keyFile: within(i.Dir, i.Config.TLS.Key), now: i.now}
-		_, err := operators.get()
-		return operators.get, err
+		operators := &reloading{certFile: within(i.Dir, i.Config.TLS.Certificate), keyFile: within(i.Dir, i.Config.TLS.Key), now: i.now, log: log}
+		if _, err := operators.get(); err != nil {
+			return nil, &ConfigError{err}
+		}
+		return operators.get, nil
 	}
 	base, err := url.Parse(baseURL)
 	if err != nil {
@@ -50,15 +53,17 @@ func (i *Installation) servingCertificate(baseURL string) (func() (*tls.Certific
 const reloadCheck = 10 * time.Second
 
 // reloading is the operator's certificate, read again when its file changes. A pair that cannot be
-// read leaves the last good one in use.
+// read leaves the last good one in use, and says so once.
 type reloading struct {
 	certFile, keyFile string
 	now               func() time.Time
+	log               *slog.Logger
 
 	mu       sync.Mutex
 	current  *tls.Certificate
-	modified time.Time
+	modified time.Time // of the file that current was read from
 	checked  time.Time
+	failing  bool
 }
 
 func (r *reloading) get() (*tls.Certificate, error) {
@@ -73,14 +78,22 @@ func (r *reloading) get() (*tls.Certificate, error) {
 	if err == nil && r.current != nil && info.ModTime().Equal(r.modified) {
 		return r.current, nil
 	}
-	pair, loadErr := tls.LoadX509KeyPair(r.certFile, r.keyFile)
-	if err != nil || loadErr != nil {
-		if r.current != nil {
-			return r.current, nil
-		}
-		return nil, fmt.Errorf("read serving certificate: %w", loadErr)
+	var pair tls.Certificate
+	if err == nil {
+		pair, err = tls.LoadX509KeyPair(r.certFile, r.keyFile)
 	}
-	r.current, r.modified = &pair, info.ModTime()
+	if err != nil {
+		err = fmt.Errorf("read serving certificate: %w", err)
+		if r.current == nil {
+			return nil, err
+		}
+		if !r.failing {
+			r.log.Error("the last good serving certificate stays in use", "error", err)
+		}
+		r.failing = true
+		return r.current, nil
+	}
+	r.current, r.modified, r.failing = &pair, info.ModTime(), false
 	return r.current, nil
 }
 

@@ -112,7 +112,7 @@ func (s *Server) existingAccount(ctx context.Context, r *request, thumbprint str
 func (s *Server) accountReply(r *request, a issuance.Account, status int) (*reply, error) {
 	r.account = a
 	if a.Status != issuance.AccountValid {
-		return nil, acme.NewProblem(acme.Unauthorized, "account-status", "the account is "+string(a.Status))
+		return nil, deactivated(a)
 	}
 	return &reply{status: status, location: s.url(r.dir, "account", string(a.ID)), body: s.wireAccount(r.dir, a)}, nil
 }

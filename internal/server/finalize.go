@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -20,6 +21,9 @@ import (
 	"assay/policy"
 )
 
+// abandonTimeout bounds undoing a claim, which begins when the request's own time may be over.
+const abandonTimeout = 5 * time.Second
+
 // finalize is the issuance spine (RFC 8555, section 7.4): parse the CSR, decide, check the key,
 // apply the profile, claim, sign, complete. Nothing is held before the claim; nothing is signed
 // before its serial is on disk; nothing is delivered whose claim was undone.
@@ -29,20 +33,20 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	request, err := parseFinalize(r.payload)
-	if err != nil {
-		return nil, s.rejectCSR(ctx, r, err)
-	}
 	evidence, err := s.Store.Evidence(ctx, order.Evidence)
 	if err != nil {
 		return nil, fmt.Errorf("read evidence of %s: %w", order.ID, err)
 	}
 	r.device = deviceName(evidence.Facts)
-	in, code, err := s.policyInput(ctx, r, order, evidence)
+	in, code, err := s.policyInput(ctx, r, order)
 	if err != nil {
 		return nil, err
 	}
-	in.Request = request
+	request, err := parseFinalize(r.payload)
+	if err != nil {
+		return nil, s.rejectCSR(ctx, r, err)
+	}
+	in.Evidence, in.Facts, in.Request = evidence.Kind, evidence.Facts, request
 	decision := policy.Decide(in)
 	if decision.Outcome != policy.Issue {
 		return nil, s.refuseOrder(ctx, r, order, request, decision)
@@ -194,11 +198,18 @@ func (s *Server) lostClaim(err error) error {
 	return err
 }
 
-// abandon undoes a claim whose signature failed.
+// abandon undoes a claim whose signature failed, for lack of time perhaps: so it takes its own. What
+// cannot be undone now is undone by the upkeep. Both causes lose their types: whatever they are, the
+// request failed inside.
 func (s *Server) abandon(ctx context.Context, r *request, order issuance.Order, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
+	defer cancel()
 	why := issuance.Refusal{Problem: acme.ServerInternal, Check: "signing", Detail: "the certificate could not be signed"}
 	call := issuance.Call{Now: s.Now(), From: r.call.From}
-	return errors.Join(fmt.Errorf("sign for %s: %w", order.ID, cause), s.Store.AbandonIssue(ctx, call, order.ID, why))
+	if err := s.Store.AbandonIssue(ctx, call, order.ID, why); err != nil {
+		return fmt.Errorf("sign for %s: %v; undo its claim: %v", order.ID, cause, err)
+	}
+	return fmt.Errorf("sign for %s: %v", order.ID, cause)
 }
 
 // attestedDevice is the device that the evidence vouches for; zero if it names none.
@@ -211,7 +222,7 @@ func attestedDevice(f *attest.Facts) issuance.Device {
 
 // accountKey reports whether the certificate's key is the account's.
 func accountKey(account, certified any) bool {
-	key, ok := account.(interface{ Equal(any) bool })
+	key, ok := account.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && key.Equal(certified)
 }
 

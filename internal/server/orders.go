@@ -152,18 +152,24 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 	}
 	response, err := attest.ParseResponse(r.payload)
 	refusal, inEvidence := errors.AsType[*attest.Refusal](err)
-	if err != nil && !inEvidence {
-		return nil, acme.NewProblem(acme.Malformed, "challenge-response", err.Error())
+	if faulty, ok := errors.AsType[*attest.ResponseError](err); ok {
+		return nil, acme.NewProblem(acme.Malformed, "challenge-response", faulty.Detail)
+	} else if err != nil && !inEvidence {
+		return nil, err
 	}
 	if order.StatusAt(r.call.Now) != issuance.OrderPending || order.Challenge.Status != issuance.ChallengePending {
 		return nil, acme.NewProblem(acme.Malformed, "challenge-pending", "the challenge is not pending: it was answered, or the order's time is over")
+	}
+	in, _, err := s.policyInput(ctx, r, order)
+	if err != nil {
+		return nil, err
 	}
 	answer := issuance.Answer{Account: r.account.ID, Order: order.ID}
 	if refusal != nil {
 		answer.Evidence = issuance.Evidence{Kind: attest.Attested, Format: response.Format, Object: response.Object,
 			DeviceError: response.DeviceError, Failed: refusal.Check}
 		answer.Refusal = badAttestation(refusal.Check, refusal.Detail)
-	} else if err := s.weigh(ctx, r, order, response, &answer); err != nil {
+	} else if err := s.weigh(r, order, in, response, &answer); err != nil {
 		return nil, err
 	}
 	answer.Evidence.Token = order.Challenge.Token
@@ -178,7 +184,7 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 }
 
 // weigh verifies a response's evidence and judges it, and fills the answer in.
-func (s *Server) weigh(ctx context.Context, r *request, order issuance.Order, response *attest.Response, answer *issuance.Answer) error {
+func (s *Server) weigh(r *request, order issuance.Order, in policy.Input, response *attest.Response, answer *issuance.Answer) error {
 	keyAuthorization, err := acme.KeyAuthorization(order.Challenge.Token, r.key)
 	if err != nil {
 		return err
@@ -201,10 +207,7 @@ func (s *Server) weigh(ctx context.Context, r *request, order issuance.Order, re
 		}
 		answer.Evidence.Facts, answer.Evidence.FactsSchema = facts, attest.FactsSchema
 	}
-	in, _, err := s.policyInput(ctx, r, order, answer.Evidence)
-	if err != nil {
-		return err
-	}
+	in.Evidence, in.Facts = answer.Evidence.Kind, answer.Evidence.Facts
 	if failed := policy.Admit(in); failed != nil {
 		answer.Evidence.Failed = failed.Check
 		answer.Refusal = badAttestation(failed.Check, failed.Detail)
@@ -217,12 +220,11 @@ func (s *Server) challengeReply(r *request, order issuance.Order) *reply {
 		links: []string{link(s.url(r.dir, "authorization", string(order.ID)), "up")}}
 }
 
-// policyInput gathers what a decision rests on, and returns the code with it; zero where the order
-// names none.
-func (s *Server) policyInput(ctx context.Context, r *request, order issuance.Order, evidence issuance.Evidence) (policy.Input, issuance.Code, error) {
+// policyInput gathers what a decision rests on beside evidence and request, and returns the code with
+// it; zero where the order names none.
+func (s *Server) policyInput(ctx context.Context, r *request, order issuance.Order) (policy.Input, issuance.Code, error) {
 	in := policy.Input{
 		Now: r.call.Now, Directory: r.dir.Name, Formats: r.dir.formats(), Identifier: order.Identifier.Kind,
-		Evidence: evidence.Kind, Facts: evidence.Facts,
 	}
 	if order.Identifier.Kind != policy.ByCode {
 		in.Claimed = order.Identifier.Value

@@ -124,7 +124,7 @@ func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *ht
 	}
 	r.payload = payload
 	if r.account.ID != "" && r.account.Status != issuance.AccountValid {
-		return r, acme.NewProblem(acme.Unauthorized, "account-status", "the account is "+string(r.account.Status))
+		return r, deactivated(r.account)
 	}
 	return r, nil
 }
@@ -157,6 +157,14 @@ func (s *Server) findKey(ctx context.Context, r *request, h acme.Header, by sign
 	}
 	r.account, r.key = account, key
 	return nil
+}
+
+// deactivated is the problem for every use of an account that is not valid: the one unauthorized that
+// has status 401 (RFC 8555, section 7.3.6).
+func deactivated(a issuance.Account) *acme.Problem {
+	p := acme.NewProblem(acme.Unauthorized, "account-status", "the account is "+string(a.Status))
+	p.Status = http.StatusUnauthorized
+	return p
 }
 
 // spend spends the nonce of a request that changes nothing.

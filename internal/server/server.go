@@ -9,6 +9,7 @@
 package server
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/acme"
 	"assay/attest"
 	"assay/internal/ca"
 	"assay/internal/issuance"
@@ -120,17 +122,26 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /acme/{dir}/directory", s.directory)
 	mux.HandleFunc("GET /acme/{dir}/new-nonce", s.newNonce) // HEAD too
 
-	mux.Handle("POST /acme/{dir}/new-account", s.signed(byKey, s.newAccount))
-	mux.Handle("POST /acme/{dir}/account/{id}", s.signed(byAccount, s.account))
-	mux.Handle("POST /acme/{dir}/account/{id}/orders", s.signed(byAccount, s.orders))
-	mux.Handle("POST /acme/{dir}/key-change", s.signed(byAccount, s.keyChange))
-	mux.Handle("POST /acme/{dir}/new-order", s.signed(byAccount, s.newOrder))
-	mux.Handle("POST /acme/{dir}/order/{id}", s.signed(byAccount, s.order))
-	mux.Handle("POST /acme/{dir}/authorization/{id}", s.signed(byAccount, s.authorization))
-	mux.Handle("POST /acme/{dir}/challenge/{id}", s.signed(byAccount, s.challenge))
-	mux.Handle("POST /acme/{dir}/order/{id}/finalize", s.signed(byAccount, s.finalize))
-	mux.Handle("POST /acme/{dir}/certificate/{id}", s.signed(byAccount, s.certificate))
-	mux.Handle("POST /acme/{dir}/revoke-cert", s.signed(byEither, s.revokeCert))
+	for _, route := range []struct {
+		path   string
+		by     signer
+		handle func(context.Context, *request) (*reply, error)
+	}{
+		{"new-account", byKey, s.newAccount},
+		{"account/{id}", byAccount, s.account},
+		{"account/{id}/orders", byAccount, s.orders},
+		{"key-change", byAccount, s.keyChange},
+		{"new-order", byAccount, s.newOrder},
+		{"order/{id}", byAccount, s.order},
+		{"authorization/{id}", byAccount, s.authorization},
+		{"challenge/{id}", byAccount, s.challenge},
+		{"order/{id}/finalize", byAccount, s.finalize},
+		{"certificate/{id}", byAccount, s.certificate},
+		{"revoke-cert", byEither, s.revokeCert},
+	} {
+		mux.Handle("POST /acme/{dir}/"+route.path, s.signed(route.by, route.handle))
+		mux.HandleFunc("/acme/{dir}/"+route.path, s.methodNotAllowed)
+	}
 
 	mux.HandleFunc("GET /crl/{issuer}/{shard}", s.crl)
 	mux.HandleFunc("GET /issuer/{issuer}", s.issuerCertificate)
@@ -139,6 +150,14 @@ func (s *Server) routes() http.Handler {
 		mux.Handle("GET /credential/{secret}", s.Documents)
 	}
 	return mux
+}
+
+// methodNotAllowed refuses every method but POST where requests are signed (RFC 8555, section 6.3).
+func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Allow", http.MethodPost)
+	p := acme.NewProblem(acme.Malformed, "method", "this resource is read by POST-as-GET (RFC 8555, section 6.3)")
+	p.Status = http.StatusMethodNotAllowed
+	s.writeProblem(r.Context(), w, s.Directories[r.PathValue("dir")], p)
 }
 
 // DirectoryURL is the URL of a directory, as a credential document names it.

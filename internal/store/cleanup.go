@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -64,20 +63,32 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 	return c, nil
 }
 
-// deleteOrders deletes orders that expired before the time and never claimed a serial.
+// deleteOrders deletes orders that expired before the time and never claimed a serial, with their
+// evidence and decisions.
 func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
-	type order struct{ id, account string }
+	type order struct{ id, account, evidence, decision string }
 	var orders []order
 	err := t.rows(func(row scanner) error {
 		var o order
-		err := row.Scan(&o.id, &o.account)
+		err := row.Scan(&o.id, &o.account, &o.evidence, &o.decision)
 		orders = append(orders, o)
 		return err
-	}, `SELECT id, account FROM orders WHERE claimed_at = 0 AND expires_at < ? LIMIT ?`, stamp(expiredBefore), cleanBatch)
-	for _, o := range orders {
-		_, deleteErr := t.exec(`DELETE FROM orders WHERE id = ?`, o.id)
-		_, countErr := t.exec(`UPDATE accounts SET orders = orders - 1 WHERE id = ?`, o.account)
-		err = errors.Join(err, deleteErr, countErr)
+	}, `SELECT id, account, ifnull(evidence, ''), ifnull(decision, '') FROM orders WHERE claimed_at = 0 AND expires_at < ? LIMIT ?`,
+		stamp(expiredBefore), cleanBatch)
+	if err != nil {
+		return 0, err
 	}
-	return int64(len(orders)), err
+	for _, o := range orders {
+		for _, statement := range []struct{ text, id string }{
+			{`DELETE FROM orders WHERE id = ?`, o.id},
+			{`DELETE FROM evidence WHERE id = ?`, o.evidence},
+			{`DELETE FROM decisions WHERE id = ?`, o.decision},
+			{`UPDATE accounts SET orders = orders - 1 WHERE id = ?`, o.account},
+		} {
+			if _, err := t.exec(statement.text, statement.id); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return int64(len(orders)), nil
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -47,9 +46,9 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		return o, fmt.Errorf("%s: %w", what, err)
 	}
 	err = s.change(ctx, call, what, func(t *tx) error {
-		o, err = s.scanOrder(t.row(`UPDATE orders SET status = 'invalid', refusal = ?
+		o, err = s.scanOrder(t.row(`UPDATE orders SET status = 'invalid', refusal = ?, decision = ?
 			WHERE id = ? AND account = ? AND status = 'ready' AND expires_at > ? RETURNING `+orderColumns,
-			why, string(r.Order), string(r.Account), stamp(call.Now)))
+			why, string(decision.id), string(r.Order), string(r.Account), stamp(call.Now)))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.orderConflict(r.Account, r.Order)
 		}
@@ -65,41 +64,6 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		return s.record(t, call, refused(orderRow(audit.DecisionTaken, &o), &r.Refusal), audit.Personal{})
 	})
 	return o, err
-}
-
-// decisionRow is a decision ready to be stored, its JSON made outside the writer.
-type decisionRow struct {
-	id                issuance.DecisionID
-	time, schema      int64
-	decision, request string
-}
-
-func (s *Store) prepareDecision(d issuance.Decision, now time.Time) (decisionRow, error) {
-	id, err := newID[issuance.DecisionID](s.random, now)
-	if err != nil {
-		return decisionRow{}, err
-	}
-	decision, err := json.Marshal(&d.Decision)
-	if err != nil {
-		return decisionRow{}, fmt.Errorf("encode decision: %w", err)
-	}
-	request, err := json.Marshal(d.Request)
-	if err != nil {
-		return decisionRow{}, fmt.Errorf("encode request: %w", err)
-	}
-	if d.Time.IsZero() {
-		d.Time = now
-	}
-	return decisionRow{id: id, time: stamp(d.Time), schema: int64(d.Schema), decision: string(decision), request: string(request)}, nil
-}
-
-func (d *decisionRow) insert(t *tx, order issuance.OrderID, code issuance.CodeID, evidence issuance.EvidenceID) error {
-	_, err := t.exec(`INSERT INTO decisions (id, order_id, code, evidence, time, schema, decision, request) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		string(d.id), string(order), null(code), null(evidence), d.time, d.schema, d.decision, d.request)
-	if err != nil {
-		return fmt.Errorf("store decision: %w", err)
-	}
-	return nil
 }
 
 // BeginIssue is the exclusive step before the CA key signs: it takes the order from ready to
@@ -119,9 +83,9 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 	}
 	err = s.change(ctx, call, what, func(t *tx) error {
 		o := issuance.Order{ID: c.Order, Account: c.Account}
-		err := notFound(t.row(`UPDATE orders SET status = 'processing', claimed_at = ?1
+		err := notFound(t.row(`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
 			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1
-			RETURNING directory, ifnull(code, ''), ifnull(evidence, '')`, stamp(call.Now), string(c.Order), string(c.Account)).
+			RETURNING directory, ifnull(code, ''), ifnull(evidence, '')`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.id)).
 			Scan(&o.Directory, &o.Code, &o.Evidence))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.orderConflict(c.Account, c.Order)
@@ -174,7 +138,7 @@ func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device 
 	if err != nil {
 		return "", err
 	}
-	if _, err := t.exec(`UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0 WHERE id = ?`, text, string(o.ID)); err != nil {
+	if _, err := t.exec(`UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0, decision = NULL WHERE id = ?`, text, string(o.ID)); err != nil {
 		return "", err
 	}
 	return "", s.refuse(t, call, refused(orderRow(audit.IssueBegun, o), why), audit.Personal{}, issuance.ErrCodeTaken)

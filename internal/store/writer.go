@@ -68,7 +68,7 @@ func (k *kept) Unwrap() error { return k.err }
 func keep(err error) error { return &kept{err} }
 
 func newWriter(ctx context.Context, path string) (*writer, error) {
-	db, err := openPool(dsn(path, "synchronous(FULL)", "secure_delete(1)", "cache_size(-65536)",
+	db, err := openPool(dsn(path, "synchronous(FULL)", "secure_delete(1)", "cache_size(-8192)",
 		"wal_autocheckpoint(4000)", "temp_store(MEMORY)"), 1)
 	if err != nil {
 		return nil, err

@@ -85,7 +85,8 @@ CREATE TABLE orders (
     challenge_refusal TEXT    NOT NULL DEFAULT '', -- JSON, '' for none
     refusal           TEXT    NOT NULL DEFAULT '', -- JSON, '' for none
     tries             INTEGER NOT NULL DEFAULT 0,
-    evidence          TEXT,
+    evidence          TEXT, -- answered its challenge; leaves with it
+    decision          TEXT, -- taken at finalize; leaves with it
     certificate       TEXT,
     claimed_at        INTEGER NOT NULL DEFAULT 0,
     created_at        INTEGER NOT NULL,
@@ -100,7 +101,7 @@ CREATE INDEX orders_retention ON orders (expires_at) WHERE claimed_at = 0;
 
 CREATE TABLE evidence (
     id           TEXT    NOT NULL PRIMARY KEY,
-    order_id     TEXT    NOT NULL UNIQUE REFERENCES orders (id) ON DELETE CASCADE,
+    order_id     TEXT    NOT NULL, -- whose evidence column names this row
     received_at  INTEGER NOT NULL,
     kind         TEXT    NOT NULL CHECK (kind IN ('attested', 'none', 'failed')),
     format       TEXT    NOT NULL,
@@ -111,18 +112,18 @@ CREATE TABLE evidence (
     facts        TEXT, -- JSON; NULL unless verified
     facts_schema INTEGER NOT NULL,
     failed       TEXT    NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE decisions (
     id       TEXT    NOT NULL PRIMARY KEY,
-    order_id TEXT    NOT NULL UNIQUE REFERENCES orders (id) ON DELETE CASCADE,
+    order_id TEXT    NOT NULL, -- whose decision column names this row
     code     TEXT,
     evidence TEXT,
     time     INTEGER NOT NULL,
     schema   INTEGER NOT NULL,
     decision TEXT    NOT NULL, -- JSON
     request  TEXT    NOT NULL  -- JSON, 'null' for none
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE issuers (
     id         TEXT    NOT NULL PRIMARY KEY,

@@ -212,7 +212,9 @@ var accountTests = map[string]func(*testing.T, *Bench){
 }
 
 // Account2 reads an account.
-func (b *Bench) Account2(id issuance.AccountID) (issuance.Account, error) { return b.Store.Account(b.ctx(), id) }
+func (b *Bench) Account2(id issuance.AccountID) (issuance.Account, error) {
+	return b.Store.Account(b.ctx(), id)
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -407,4 +409,3 @@ var orderTests = map[string]func(*testing.T, *Bench){
 		}
 	},
 }
-

@@ -83,6 +83,15 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		if !bytes.Equal(cert.DER, CompletionFor(reserved).DER) || cert.Serial != claim.Certificate.Serial || cert.Code != code.ID || cert.Evidence != o.Evidence {
 			t.Errorf("certificate %+v", cert)
 		}
+		decision, err := b.Decision(b.ctx(), cert.Decision)
+		b.ok(err)
+		want := claim.Decision
+		want.ID, want.Order, want.Code, want.Evidence, want.Time = cert.Decision, o.ID, code.ID, o.Evidence, b.Now.Truncate(time.Microsecond)
+		if diff := cmp.Diff(want, decision); diff != "" {
+			t.Error(diff)
+		}
+		_, err = b.Decision(b.ctx(), "dec_none")
+		b.wantError(err, issuance.ErrNotFound)
 		device, err := b.Device(b.ctx(), cert.Device)
 		b.ok(err)
 		if device.ID != code.Device || !device.Attested || device.Serial != "C02XK1" || device.UDID != "00008110-000A" {
@@ -271,4 +280,3 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		}
 	},
 }
-

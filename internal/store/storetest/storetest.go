@@ -50,6 +50,7 @@ type Store interface {
 	RefuseOrder(context.Context, issuance.Call, issuance.OrderRefusal) (issuance.Order, error)
 	BeginIssue(context.Context, issuance.Call, issuance.Claim) (issuance.Certificate, error)
 	CompleteIssue(context.Context, issuance.Call, issuance.Completion) (issuance.Order, error)
+	Decision(context.Context, issuance.DecisionID) (issuance.Decision, error)
 	AbandonIssue(context.Context, issuance.Call, issuance.OrderID, issuance.Refusal) error
 	UndoDeadClaims(context.Context, issuance.Call, time.Time) (int, error)
 

@@ -1,0 +1,135 @@
+package installation
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// validConfig is the smallest configuration that is accepted.
+const validConfig = `version: 1
+name: Example Inc.
+listen: 127.0.0.1:8443
+attestation: {apple: {roots: [builtin]}}
+profiles: {device: {}}
+directories: {default: {profile: device, accept: [apple]}}
+`
+
+func TestConfigTakesTheSmallest(t *testing.T) {
+	c, err := parseConfig([]byte(validConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Directories["default"].Identifiers; len(got) != 1 || got[0] != "code" {
+		t.Errorf("a directory without identifiers takes %v, want codes only", got)
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	for _, c := range []struct{ name, from, to, want string }{
+		{"unknown key", "name:", "nmae: x\nname:", `line 2: unknown key "nmae"`},
+		{"unknown key of a directory", "accept:", "acept: [], accept:", `unknown key "acept"`},
+		{"unknown key of a profile", "device: {}", "device: {liftime: 1h}", `unknown key "liftime"`},
+		{"duplicate key", "name:", "name: x\nname:", "already defined"},
+		{"second document", "directories:", "---\ndirectories:", "expected single document"},
+		{"newer version", "version: 1", "version: 2", "version is 2: this program reads version 1"},
+		{"no version", "version: 1\n", "", "version is 0"},
+		{"wrong type", "listen: 127.0.0.1:8443", "listen: []", "line 3: cannot construct"},
+		{"no listen address", "listen: 127.0.0.1:8443", "listen: 127.0.0.1", "listen: "},
+		{"all interfaces without url", "127.0.0.1:8443", "0.0.0.0:8443", "names no host that devices can reach"},
+		{"all IPv6 interfaces without url", "127.0.0.1:8443", "'[::]:8443'", "names no host"},
+		{"no host without url", "127.0.0.1:8443", "':8443'", "names no host"},
+		{"metrics address", "name:", "metricsListen: nowhere\nname:", "metricsListen: "},
+		{"key without certificate", "name:", "tls: {key: x.pem}\nname:", "tls: certificate and key go together"},
+		{"too many shards", "name:", "revocation: {shards: 5000}\nname:", "revocation.shards: 5000"},
+		{"revocation by ftp", "name:", "revocation: {baseURL: 'ftp://x'}\nname:", "revocation.baseURL: "},
+		{"unknown format", "attestation: {", "attestation: {aple: {roots: [x.pem]}, ", "attestation.aple: the format is not supported"},
+		{"format without roots", "roots: [builtin]", "roots: []", "directories.default: accept: attestation.apple names no roots"},
+		{"empty profile", "device: {}", "device: ~", "profiles.device: is empty"},
+		{"unknown profile", "profile: device", "profile: other", `directories.default: profile "other" is not among profiles`},
+		{"no directory", "directories: {default: {profile: device, accept: [apple]}}", "directories: {}", "at least one is needed"},
+		{"directory name", "{default:", "{De/fault:", "directories.De/fault: a name is"},
+		{"identifier", "profile: device,", "profile: device, identifiers: [imei],", `"imei" is none of code, serial, udid`},
+		{"terms of service", "profile: device,", "profile: device, termsOfService: 'javascript:1',", "termsOfService: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := strings.Replace(validConfig, c.from, c.to, 1)
+			if text == validConfig {
+				t.Fatal("the configuration was not changed")
+			}
+			if _, err := parseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			} else if strings.Contains(err.Error(), "installation.") || strings.Contains(err.Error(), "ca.") {
+				t.Errorf("%q names a Go type", err)
+			}
+		})
+	}
+}
+
+func TestConfigURLRules(t *testing.T) {
+	for url, want := range map[string]bool{
+		"https://id.example.com": true, "https://id.example.com/": true, "https://id.example.com:8443": true,
+		"http://id.example.com": false, "https://": false, "https://id.example.com/assay": false, "id.example.com": false,
+		"https://id.example.com?x": false, "https://id.example.com#x": false, "https://user@id.example.com": false,
+	} {
+		_, err := parseConfig([]byte(validConfig + "url: '" + url + "'\n"))
+		if (err == nil) != want {
+			t.Errorf("url %q: %v, want accepted %v", url, err, want)
+		}
+	}
+}
+
+func TestConfigReportsEveryFaultAtOnce(t *testing.T) {
+	_, err := parseConfig([]byte(`version: 1
+url: http://id.example.com
+listen: nonsense
+tls: {key: x}
+profiles: {device: ~}
+directories:
+  A: {profile: none, accept: [apple], identifiers: [imei]}
+  b: ~
+`))
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{
+		"url: ", "listen: ", "tls: ", "profiles.device: ", "directories.A: a name is", `directories.A: profile "none"`,
+		"directories.A: identifiers", "directories.A: accept", "directories.b: is empty",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not reported in:\n%v", want, err)
+		}
+	}
+}
+
+func TestConfigBaseURLComesFromURLElseAddress(t *testing.T) {
+	c := &Config{}
+	if got, err := c.baseURL("127.0.0.1:4711"); err != nil || got != "https://127.0.0.1:4711" {
+		t.Errorf("without url: %q, %v", got, err)
+	}
+	c.URL = "https://id.example.com/"
+	if got, err := c.baseURL("0.0.0.0:443"); err != nil || got != "https://id.example.com" {
+		t.Errorf("with url: %q, %v", got, err)
+	}
+}
+
+func TestLoadConfigRefusesHugeFile(t *testing.T) {
+	dir := t.TempDir()
+	data := validConfig + "#" + strings.Repeat("x", maxConfigSize)
+	if err := os.WriteFile(filepath.Join(dir, configFile), []byte(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := LoadConfig(dir)
+	if _, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOpenSaysHowToMakeAnInstallation(t *testing.T) {
+	_, err := LoadConfig("nowhere")
+	if _, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(err.Error(), "assay init --dir nowhere") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,28 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+)
+
+// Statements returns the text of every statement that the store has prepared so far.
+func (s *Store) Statements() []string {
+	var texts []string
+	ask := func(*tx) error { // on the writer's goroutine, which owns them
+		for text := range s.writer.conn.stmts {
+			texts = append(texts, text)
+		}
+		return nil
+	}
+	if err := s.writer.do(context.Background(), false, ask); err != nil {
+		panic(err)
+	}
+	s.reads.stmts.Range(func(text, _ any) bool {
+		texts = append(texts, text.(string))
+		return true
+	})
+	return texts
+}
+
+// ReadPool is the pool of reading connections.
+func (s *Store) ReadPool() *sql.DB { return s.reads.db }

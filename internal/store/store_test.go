@@ -1,0 +1,101 @@
+package store_test
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"assay/internal/store"
+	"assay/internal/store/storetest"
+)
+
+var _ storetest.Store = (*store.Store)(nil)
+
+var testKey = bytes.Repeat([]byte{0x5a}, store.KeySize)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// openAt opens the database at path until the test ends.
+func openAt(t testing.TB, path string) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), path, store.Options{Key: testKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "assay.db") }
+
+func TestStore(t *testing.T) {
+	statements := make(map[string]bool)
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		s := openAt(t, newPath(t))
+		t.Cleanup(func() {
+			for _, text := range s.Statements() {
+				statements[text] = true
+			}
+		})
+		return s
+	})
+	t.Run("NoStatementReadsAWholeTable", func(t *testing.T) { checkPlans(t, slices.Sorted(maps.Keys(statements))) })
+}
+
+// wholeTables are the tables that stay small and may be read from end to end.
+var wholeTables = []string{"issuers", "nonce_keys", "newer"}
+
+// checkPlans asks SQLite how it would run every statement that the suite used.
+func checkPlans(t *testing.T, statements []string) {
+	db := openAt(t, newPath(t)).ReadPool()
+	checked := 0
+	for _, text := range statements {
+		verb, _, _ := strings.Cut(text, " ")
+		isList := strings.Contains(text, "LIMIT 200") // operators' lists, page after page in key order
+		if !slices.Contains([]string{"SELECT", "UPDATE", "DELETE", "INSERT"}, verb) || isList {
+			continue
+		}
+		checked++
+		for _, step := range plan(t, db, text) {
+			table, scans := strings.CutPrefix(step, "SCAN ")
+			table, index, _ := strings.Cut(table, " USING ")
+			if scans && table != "CONSTANT ROW" && index == "" && !slices.Contains(wholeTables, table) {
+				t.Errorf("%s in:\n%s", step, text)
+			}
+		}
+	}
+	if checked < 50 {
+		t.Errorf("only %d statements were checked", checked)
+	}
+}
+
+func plan(t *testing.T, db *sql.DB, text string) (steps []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+text, make([]any, strings.Count(text, "?"))...)
+	if err != nil {
+		t.Fatalf("%v in:\n%s", err, text)
+	}
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, detail)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return steps
+}

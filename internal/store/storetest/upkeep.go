@@ -1,0 +1,110 @@
+package storetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+	"assay/internal/store"
+)
+
+var upkeepTests = map[string]func(*testing.T, *Bench){
+	"CleanUpKeepsWhatIsAlive": func(t *testing.T, b *Bench) {
+		code, value := b.Mint(WithDocument("p"))
+		o := b.Pending(value)
+		cert := b.Issued()
+		cleaned, err := b.CleanUp(b.ctx(), b.Now)
+		b.ok(err)
+		if diff := cmp.Diff(store.Cleaned{}, cleaned); diff != "" {
+			t.Error(diff)
+		}
+		b.wantOrder(o.ID, issuance.OrderPending, "")
+		b.wantCode(code.ID, issuance.CodeUnused)
+		b.wantCertificate(cert.ID, issuance.CertificateValid)
+		_, err = b.DocumentByPath(b.ctx(), pathHash("p"), b.Now)
+		b.ok(err)
+	},
+	"CleanUpRemovesWhatIsOver": func(t *testing.T, b *Bench) {
+		for range 300 { // more than one batch
+			b.ok(b.SpendNonce(b.ctx(), b.Call().Nonce))
+		}
+		b.Mint(WithDocument("p"), func(m *issuance.Mint) { m.Lifetime = 2 * time.Hour })
+		_, value := b.Mint()
+		guest := b.NewAccount()
+		pending, refused := b.Pending(value), AnswerFor(b.Pending(value))
+		refused.Refusal = &issuance.Refusal{Check: "freshness"}
+		answered, err := b.AnswerChallenge(b.ctx(), b.Call(), refused)
+		b.ok(err)
+		cert := b.Issued()
+		_, v := b.Mint()
+		abandonedOrder, abandoned := b.Claimed(v)
+		b.ok(b.AbandonIssue(b.ctx(), b.Operator(), abandonedOrder.ID, issuance.Refusal{Check: "x"}))
+
+		b.Now = b.Now.Add(2*time.Hour + time.Second)
+		cleaned, err := b.CleanUp(b.ctx(), b.Now)
+		b.ok(err)
+		if cleaned.Nonces < 300 || cleaned.Documents != 1 || cleaned.Accounts != 1 || cleaned.Orders != 0 {
+			t.Errorf("cleaned %+v", cleaned)
+		}
+		_, err = b.Store.Account(b.ctx(), guest)
+		b.wantError(err, issuance.ErrNotFound)
+
+		b.Now = b.Now.Add(24 * time.Hour)
+		cleaned, err = b.CleanUp(b.ctx(), b.Now)
+		b.ok(err)
+		if cleaned.Orders != 2 {
+			t.Errorf("cleaned %+v", cleaned)
+		}
+		_, err = b.Order(b.ctx(), pending.ID)
+		b.wantError(err, issuance.ErrNotFound)
+		_, err = b.Evidence(b.ctx(), answered.Evidence)
+		b.wantError(err, issuance.ErrNotFound)
+		// What a serial was reserved for stays, and so does the account that holds it.
+		b.wantOrder(cert.Order, issuance.OrderValid, "")
+		b.wantOrder(abandonedOrder.ID, issuance.OrderInvalid, "x")
+		b.wantCertificate(abandoned.ID, issuance.CertificateAbandoned)
+		_, err = b.Store.Account(b.ctx(), b.Account)
+		b.ok(err)
+	},
+	"AccountWhoseOrdersLeftLeaves": func(t *testing.T, b *Bench) {
+		_, value := b.Mint()
+		b.Pending(value)
+		b.Now = b.Now.Add(26 * time.Hour)
+		cleaned, err := b.CleanUp(b.ctx(), b.Now)
+		b.ok(err)
+		if cleaned.Orders != 1 || cleaned.Accounts != 1 {
+			t.Errorf("cleaned %+v", cleaned)
+		}
+	},
+	"AuditNamesWhoAndWhatAndKeepsItsWord": func(t *testing.T, b *Bench) {
+		c := b.Issued()
+		rows := b.trail(store.AuditFilter{Code: c.Code})
+		var actions []audit.Action
+		for _, r := range rows {
+			actions = append(actions, r.Action)
+			b.ok(audit.VerifyPersonal(r))
+			if r.Personal == nil || r.Personal.From == "" {
+				t.Errorf("%s does not say from where", r.Action)
+			}
+			if r.Directory != Directory || !r.Time.Equal(b.Now.Truncate(time.Microsecond)) {
+				t.Errorf("%s: directory %q at %v", r.Action, r.Directory, r.Time)
+			}
+		}
+		want := map[audit.Action]bool{audit.CodeMinted: true, audit.OrderCreated: true, audit.ChallengeAnswered: true, audit.IssueBegun: true, audit.IssueCompleted: true}
+		for _, a := range actions {
+			delete(want, a)
+		}
+		if len(want) != 0 || len(actions) != 5 {
+			t.Errorf("audited %v", actions)
+		}
+		if n := len(b.trail(store.AuditFilter{Since: b.Now.Add(time.Second)})); n != 0 {
+			t.Errorf("%d rows from the future", n)
+		}
+		if n := len(b.trail(store.AuditFilter{Until: b.Now.Add(time.Second), Order: c.Order})); n != 4 {
+			t.Errorf("%d rows of the order, want 4", n)
+		}
+	},
+}
