@@ -58,7 +58,7 @@ const (
 // Nonce is an authenticated nonce that a request spends. The zero Nonce spends none (operators).
 type Nonce struct {
 	ID        [16]byte  // its random part, unique
-	ExpiresAt time.Time // after which nobody accepts it and its row may leave
+	ExpiresAt time.Time // after which nobody accepts it and its row may leave; fixed when it was minted
 }
 
 // IsZero reports whether there is no nonce to spend.
@@ -120,7 +120,7 @@ type Claim struct {
 	Account     AccountID
 	Order       OrderID
 	Decision    Decision    // ID and Order are set by the store
-	Certificate Certificate // with its ID; everything known before signing; status, Order and Decision are set by the store
+	Certificate Certificate // with its ID, which the profile may have put into it; everything known before signing; status, Order and Decision are set by the store
 }
 
 // Completion makes a claim's certificate valid, its order valid and its code consumed, and erases

@@ -30,12 +30,12 @@ func (s *Server) certificate(ctx context.Context, r *request) (*reply, error) {
 	if !r.postAsGet() {
 		return nil, acme.NewProblem(acme.Malformed, "post-as-get", "a certificate is read by POST-as-GET")
 	}
-	if _, err := s.Store.CollectCertificate(ctx, r.call, cert.ID); err != nil {
-		return nil, err
-	}
 	issuer, ok := s.Issuers[cert.Issuer]
 	if !ok {
 		return nil, errors.New("issuer " + string(cert.Issuer) + " of " + string(cert.ID) + " is not known")
+	}
+	if _, err := s.Store.CollectCertificate(ctx, r.call, cert.ID); err != nil {
+		return nil, err
 	}
 	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER})
 	for _, der := range issuer.Chain {

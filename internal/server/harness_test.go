@@ -25,6 +25,7 @@ import (
 	"assay/attest/standin"
 	"assay/deviceid"
 	"assay/internal/ca"
+	"assay/internal/delivery"
 	"assay/internal/issuance"
 	"assay/internal/server"
 	"assay/internal/store"
@@ -53,12 +54,13 @@ var authority = sync.OnceValue(func() *standin.Authority {
 
 // The directories of the harness.
 const (
-	dirDefault = "default" // codes only
-	dirSerial  = "serial"  // codes, serial numbers and UDIDs
-	dirUDID    = "udid"    // UDIDs only
-	dirOther   = "other"   // another issuer and profile, terms of service
-	dirApple   = "apple"   // Apple's own root only
-	dirClosed  = "closed"  // no attestation format at all
+	dirDefault    = "default" // codes only
+	dirSerial     = "serial"  // codes, serial numbers and UDIDs
+	dirUDID       = "udid"    // UDIDs only
+	dirSerialOnly = "serial-only"
+	dirOther      = "other"  // another issuer and profile, terms of service
+	dirApple      = "apple"  // Apple's own root only
+	dirClosed     = "closed" // no attestation format at all
 )
 
 const termsURL = "https://example.com/terms"
@@ -89,7 +91,21 @@ func (s *signerHook) hook(f func() error) { s.before.Store(&f) }
 // hookedStore lets a test act between what the server read and what it writes.
 type hookedStore struct {
 	*store.Store
-	beforeBegin func()
+	beforeBegin, beforePutCRL func()
+	keyReads                  atomic.Int64 // how often the nonce keys were read
+}
+
+func (s *hookedStore) NonceKeys(ctx context.Context) ([]issuance.NonceKey, error) {
+	s.keyReads.Add(1)
+	return s.Store.NonceKeys(ctx)
+}
+
+func (s *hookedStore) PutCRL(ctx context.Context, crl issuance.CRL) error {
+	if hook := s.beforePutCRL; hook != nil {
+		s.beforePutCRL = nil
+		hook()
+	}
+	return s.Store.PutCRL(ctx, crl)
 }
 
 func (s *hookedStore) BeginIssue(ctx context.Context, call issuance.Call, c issuance.Claim) (issuance.Certificate, error) {
@@ -143,10 +159,7 @@ func bootHarness(t *testing.T, http2 bool) *harness {
 	t.Helper()
 	h := &harness{t: t, clock: &clock{}, logs: &logBook{}, path: filepath.Join(t.TempDir(), "assay.db")}
 	h.clock.nanoseconds.Store(epoch.UnixNano())
-	var err error
-	if h.store, err = store.Open(t.Context(), h.path, store.Options{Key: make([]byte, 32)}); err != nil {
-		t.Fatal(err)
-	}
+	h.open()
 	h.hooked = &hookedStore{Store: h.store}
 	h.makeConfig()
 	h.restart()
@@ -172,6 +185,15 @@ func bootHarness(t *testing.T, http2 bool) *harness {
 	return h
 }
 
+// open opens the database, for the first time or again.
+func (h *harness) open() {
+	h.t.Helper()
+	var err error
+	if h.store, err = store.Open(h.t.Context(), h.path, store.Options{Key: make([]byte, 32)}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // makeConfig makes two issuing CAs under one root, and the directories.
 func (h *harness) makeConfig() {
 	now := h.clock.Now()
@@ -189,15 +211,19 @@ func (h *harness) makeConfig() {
 	generous.SubjectAltName.PermanentIdentifier = ca.PermanentIdentifierRule{Rule: ca.AsAttested, Source: deviceid.Serial}
 	standIn := map[string][]attest.Root{attest.FormatApple: {authority().Root()}}
 	code := []policy.IdentifierKind{policy.ByCode}
+	log := slog.New(slog.NewJSONHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.config = server.Config{
-		BaseURL: baseURL + "/",
-		Issuers: issuers,
+		BaseURL:   baseURL + "/",
+		Documents: delivery.Handler(h.store, log, h.clock.Now),
+		Issuers:   issuers,
 		Directories: map[string]*server.Directory{
 			dirDefault: {Name: dirDefault, Profile: ca.DefaultProfile(), Issuer: h.issuer, Roots: standIn, Identifiers: code, StandIn: true},
 			dirSerial: {Name: dirSerial, Profile: ca.DefaultProfile(), Issuer: h.issuer, Roots: standIn, StandIn: true,
 				Identifiers: []policy.IdentifierKind{policy.ByCode, policy.BySerial, policy.ByUDID}},
 			dirUDID: {Name: dirUDID, Profile: ca.DefaultProfile(), Issuer: h.issuer, Roots: standIn, StandIn: true,
 				Identifiers: []policy.IdentifierKind{policy.ByUDID}},
+			dirSerialOnly: {Name: dirSerialOnly, Profile: ca.DefaultProfile(), Issuer: h.issuer, Roots: standIn, StandIn: true,
+				Identifiers: []policy.IdentifierKind{policy.BySerial}},
 			dirOther: {Name: dirOther, Profile: generous, Issuer: h.other, Roots: standIn, Identifiers: code, Terms: termsURL,
 				Website: "https://example.com/", StandIn: true},
 			dirApple: {Name: dirApple, Profile: ca.DefaultProfile(), Issuer: h.issuer, Identifiers: code,
@@ -205,8 +231,7 @@ func (h *harness) makeConfig() {
 			dirClosed: {Name: dirClosed, Profile: ca.DefaultProfile(), Issuer: h.issuer, Identifiers: code},
 		},
 		Shards: 3,
-		Store:  h.hooked, Verifier: attest.NewVerifier(), Now: h.clock.Now,
-		Log: slog.New(slog.NewJSONHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Store:  h.hooked, Verifier: attest.NewVerifier(), Now: h.clock.Now, Log: log,
 	}
 }
 

@@ -140,8 +140,13 @@ func TestSixtyFourLiveOrdersMayNameACode(t *testing.T) {
 	if n := h.count("orders"); n != issuance.MaxLiveOrdersPerCode {
 		t.Errorf("%d orders", n)
 	}
-	if rows := h.audited(store.AuditFilter{Code: id}, "live-orders"); len(rows) != 2 {
-		t.Errorf("the trail has %d rows of it", len(rows))
+	if rows := h.audited(store.AuditFilter{}, "live-orders"); len(rows) != 2 || rows[0].Code != string(id) || rows[1].Code != string(id) {
+		t.Errorf("the trail says %v, want two refusals of the code", rows)
+	}
+	for _, line := range h.logs.lines(t, "refused") {
+		if line["code"] != string(id) {
+			t.Errorf("the log line %v does not name the code", line)
+		}
 	}
 	// Those orders hold nothing: one of them still gets the code; and one that ended makes room.
 	other.post(last.challenge, []byte(`{"attObj":"AA"}`)).refused(http.StatusForbidden, "badAttestationStatement", "object-well-formed")
@@ -165,6 +170,7 @@ func TestOrderedSerialOrUDIDMustBeTheAttestedOne(t *testing.T) {
 		"another UDID":              {dirSerial, "00008120-001A2B3C4D5E6F71", d.serial, d.udid, "ordered-identifier"},
 		"serial is not attested":    {dirSerial, d.serial, "", d.udid, "ordered-identifier-attested"},
 		"UDID is not attested":      {dirUDID, d.udid, d.serial, "", "ordered-identifier-attested"},
+		"UDID where serials are":    {dirSerialOnly, d.udid, d.serial, d.udid, "ordered-identifier"},
 		"nothing of it is attested": {dirSerial, d.serial, "", "", "ordered-identifier-attested"},
 	} {
 		h.subtest(name, func(t *testing.T) {

@@ -145,6 +145,37 @@ func TestNoncesOutliveARestart(t *testing.T) {
 	}
 }
 
+func TestRestartedServerMintsUnderTheSameKey(t *testing.T) {
+	h := newHarness(t)
+	c := h.client(dirDefault)
+	h.restart()
+	atOnce(16, func(int) string { return c.nonce() })
+	if keys := h.count(`nonce_keys`); keys != 1 {
+		t.Errorf("%d nonce keys, want one", keys)
+	}
+}
+
+// Neither minting nor honest nor forged nonces make the server read its keys again and again.
+func TestNonceKeysAreReadOnce(t *testing.T) {
+	h := newHarness(t)
+	c := h.client(dirDefault)
+	nonce := c.nonce()
+	h.clock.Advance(time.Minute)
+	before := h.hooked.keyReads.Load()
+	for range 10 {
+		c.get(c.kid).want(http.StatusOK)
+	}
+	if n := h.hooked.keyReads.Load() - before; n != 0 {
+		t.Errorf("honest requests made the server read its keys %d times", n)
+	}
+	for range 10 {
+		c.get(c.kid, withNonce("_____"+nonce[5:])).refused(http.StatusBadRequest, "badNonce", "nonce")
+	}
+	if n := h.hooked.keyReads.Load() - before; n != 1 {
+		t.Errorf("nonces under an unknown key made the server read its keys %d times, want 1", n)
+	}
+}
+
 func TestNonceKeysAreRotatedDaily(t *testing.T) {
 	h := newHarness(t)
 	c := h.client(dirDefault)
@@ -157,6 +188,11 @@ func TestNonceKeysAreRotatedDaily(t *testing.T) {
 	}
 	c.get(c.kid, withNonce(late)).want(http.StatusOK)
 	c.get(c.kid, withNonce(early)).want(http.StatusOK)
+	h.restart()
+	c.nonce()
+	if keys := h.count(`nonce_keys`); keys != 2 {
+		t.Errorf("%d nonce keys after a restart, want 2: the newest mints", keys)
+	}
 }
 
 func TestNonceIsGoodForAnHour(t *testing.T) {
@@ -198,6 +234,9 @@ func TestNonceThatNobodyMintedIsRefused(t *testing.T) {
 		changed[i] ^= 1
 		forged["byte "+string(rune('0'+i/10))+string(rune('0'+i%10))] = b64.EncodeToString(changed)
 	}
+	// A key that nobody has must not stand for the empty key.
+	unknown := append([]byte{0xff, 0xff, 0xff, 0xff}, raw[4:24]...)
+	forged["under an unknown key"] = b64.EncodeToString(append(unknown, hmacSignature(nil)(unknown)[:16]...))
 	for name, nonce := range forged {
 		h.subtest(name, func(*testing.T) {
 			c.get(c.kid, withNonce(nonce)).refused(http.StatusBadRequest, "badNonce", "nonce")

@@ -106,11 +106,9 @@ func TestNobodyElseRevokesACertificate(t *testing.T) {
 	forgery := *i.leaf
 	forgery.Raw = altered
 	h.unchangedButTrail("a revocation by nobody who may", func() {
-		for _, key := range []option{withJWK} {
-			for _, c := range []*client{h.stranger(dirDefault), {h: h, t: t, dir: dirDefault, key: owner.key}} {
-				// The account's key is not the account: signed by jwk it is some key.
-				c.post(c.url("revoke-cert"), revocation(i, 0), key).refused(http.StatusForbidden, "unauthorized", "revoke-authority")
-			}
+		// The account's key is not the account: signed by jwk it is some key.
+		for _, c := range []*client{h.stranger(dirDefault), {h: h, t: t, dir: dirDefault, key: owner.key}} {
+			c.post(c.url("revoke-cert"), revocation(i, 0), withJWK).refused(http.StatusForbidden, "unauthorized", "revoke-authority")
 		}
 		owner.post(owner.url("revoke-cert"), revocation(&identity{leaf: &forgery}, 0)).refused(http.StatusNotFound, "malformed", "certificate-exists")
 		owner.post(owner.url("revoke-cert"), revocation(&identity{leaf: h.root.Certificate}, 0)).refused(http.StatusNotFound, "malformed", "certificate-exists")
@@ -169,8 +167,24 @@ func TestManyFetchesOfADueCRLGetGoodOnes(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if rows := h.rows(`SELECT number FROM crls`); fmt.Sprint(rows) != "[[1]]" {
-		t.Errorf("CRL numbers are %v", rows)
+	h.do(t, http.MethodGet, url, nil, nil).want(http.StatusOK)
+	if n := h.count(`crls WHERE stale = 0`); n != 1 {
+		t.Errorf("%d CRLs are stored and complete, want 1", n)
+	}
+}
+
+func TestCRLOfAnotherServerWins(t *testing.T) {
+	h := newHarness(t)
+	url := baseURL + ca.CRLPath(string(h.issuer), 0)
+	h.hooked.beforePutCRL = func() {
+		if err := h.serving.Load().RenewCRLs(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	r := h.do(t, http.MethodGet, url, nil, nil).want(http.StatusOK)
+	stored, err := h.store.CRL(t.Context(), h.issuer, 0)
+	if err != nil || stored.Number != 1 || !bytes.Equal(stored.DER, r.body) {
+		t.Errorf("CRL %d is stored, %v, and served is another", stored.Number, err)
 	}
 }
 

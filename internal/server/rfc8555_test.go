@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"assay/acme"
+	"assay/internal/ca"
 	"assay/internal/issuance"
+	"assay/internal/server"
 )
 
 func TestDirectorySaysWhereEverythingIs(t *testing.T) {
@@ -270,4 +272,51 @@ func TestEveryPayloadMustBeOneObject(t *testing.T) {
 			c.post(url, []byte(payload)).refused(http.StatusBadRequest, "malformed", "payload")
 		}
 	}
+	s := h.stranger(dirDefault)
+	for _, payload := range []string{"", "x", "[]", `{"termsOfServiceAgreed":"yes"}`, `{"contact":{}}`, `{"contact":[],"contact":[]}`} {
+		s.post(s.url("new-account"), []byte(payload), withJWK).refused(http.StatusBadRequest, "malformed", "payload")
+	}
+	if n := h.count("accounts"); n != 1 {
+		t.Errorf("%d accounts", n)
+	}
+}
+
+func TestCertificateOfAnUnknownIssuerIsNotHalfDelivered(t *testing.T) {
+	h := newHarness(t)
+	value, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	d := h.device()
+	o := c.ready(value, d)
+	done := into[acme.Order](c.finalize(o, d.csr()).want(http.StatusOK))
+	whole := h.config
+	h.config.Issuers = map[issuance.IssuerID]*ca.Issuer{h.other: whole.Issuers[h.other]}
+	h.config.Directories = map[string]*server.Directory{dirDefault: {Name: dirDefault, Issuer: h.other, Profile: ca.DefaultProfile()}}
+	h.restart()
+	c.get(done.Certificate).refused(http.StatusInternalServerError, "serverInternal", "internal")
+	if n := h.count(`certificates WHERE collected_at <> 0`); n != 0 {
+		t.Error("the certificate counts as collected")
+	}
+	h.config = whole
+	h.restart()
+	c.get(done.Certificate).want(http.StatusOK)
+}
+
+// A store that fails is the server's fault, and no client learns how it fails.
+func TestBrokenStoreIsInternal(t *testing.T) {
+	h := newHarness(t)
+	c := h.client(dirDefault)
+	nonce := c.nonce()
+	if err := h.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*reply{
+		c.get(c.kid, withNonce(nonce)), c.post(c.url("new-account"), []byte(`{}`), withJWK), c.post(c.url("new-account"), []byte(`{"onlyReturnExisting":true}`), withJWK),
+	} {
+		r.refused(http.StatusInternalServerError, "serverInternal", "internal")
+		if bytes.Contains(r.body, []byte("sql")) || bytes.Contains(r.body, []byte("store")) {
+			t.Errorf("the client learns of the cause: %s", r.body)
+		}
+	}
+	h.do(t, http.MethodGet, baseURL+ca.CRLPath(string(h.issuer), 0), nil, nil).want(http.StatusServiceUnavailable)
+	h.open()
 }

@@ -143,10 +143,12 @@ func enrolForBench(b *testing.B, s *store.Store, issuer issuance.IssuerID, value
 	rand.Read(number[:])
 	var spkiHash [32]byte
 	rand.Read(spkiHash[:])
+	certificate, err := issuance.NewID[issuance.CertificateID](benchStart, rand.Reader)
+	check(err)
 	c, err := s.BeginIssue(ctx, benchCall(), issuance.Claim{Account: a.ID, Order: o.ID,
 		Decision: issuance.Decision{Schema: 1, Request: request, Decision: policy.Decision{Outcome: policy.Issue, Verified: true,
 			Reasons: []policy.Reason{{Check: "code-live", Passed: true, Detail: "the code is live"}, {Check: "evidence", Passed: true, Detail: "verified"}}, Key: policy.KeyBinding{Attested: spki}}},
-		Certificate: issuance.Certificate{Serial: hex.EncodeToString(number[:]), Issuer: issuer, Profile: "default", DeviceSerial: serial, SPKISHA256: hex.EncodeToString(spkiHash[:]),
+		Certificate: issuance.Certificate{ID: certificate, Serial: hex.EncodeToString(number[:]), Issuer: issuer, Profile: "default", DeviceSerial: serial, SPKISHA256: hex.EncodeToString(spkiHash[:]),
 			NotBefore: benchStart, NotAfter: benchStart.Add(365 * 24 * time.Hour)}})
 	check(err)
 	_, err = s.CompleteIssue(ctx, issuance.Call{Now: benchCall().Now, From: "192.0.2.1"}, issuance.Completion{Order: o.ID, Certificate: c.ID, DER: make([]byte, 900), Attested: issuance.Device{Serial: serial, UDID: "00008110-" + serial}})

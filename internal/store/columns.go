@@ -32,7 +32,7 @@ func null[T ~string](id T) any {
 	return string(id)
 }
 
-// jsonText is a value as JSON, or "" for an empty map.
+// labelsText is a map as JSON, "" for an empty one.
 func labelsText(labels map[string]string) (string, error) {
 	if len(labels) == 0 {
 		return "", nil
@@ -41,6 +41,7 @@ func labelsText(labels map[string]string) (string, error) {
 	return string(text), err
 }
 
+// labelsOf is the map that labelsText stored.
 func labelsOf(text string) (map[string]string, error) {
 	if text == "" {
 		return nil, nil
@@ -59,6 +60,7 @@ func refusalText(r *issuance.Refusal) (string, error) {
 	return string(text), err
 }
 
+// refusalOf is the refusal that refusalText stored.
 func refusalOf(text string) (*issuance.Refusal, error) {
 	if text == "" {
 		return nil, nil
@@ -81,6 +83,7 @@ func truncate(text string, n int) string {
 	return text[:n]
 }
 
+// flag is a truth value as it is stored.
 func flag(b bool) int64 {
 	if b {
 		return 1

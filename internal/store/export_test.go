@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
+
+	"assay/internal/issuance"
 )
 
 // Statements returns the text of every statement that the store has prepared so far.
@@ -26,3 +29,32 @@ func (s *Store) Statements() []string {
 
 // ReadPool is the pool of reading connections.
 func (s *Store) ReadPool() *sql.DB { return s.reads.db }
+
+// Hold keeps the writer busy until release is called.
+func (s *Store) Hold() (release func() error) {
+	entered, leave, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		left <- s.writer.do(context.Background(), true, func(*tx) error {
+			close(entered)
+			<-leave
+			return nil
+		})
+	}()
+	<-entered
+	return func() error {
+		close(leave)
+		return <-left
+	}
+}
+
+// Waiting is how many changes wait for the writer.
+func (s *Store) Waiting() int { return len(s.writer.jobs) }
+
+// ConfirmCRL is the second half of PutCRL.
+func (s *Store) ConfirmCRL(ctx context.Context, crl issuance.CRL) error {
+	list, err := x509.ParseRevocationList(crl.DER)
+	if err != nil {
+		return err
+	}
+	return s.confirmCRL(ctx, crl, list)
+}

@@ -77,10 +77,6 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 	if err != nil {
 		return cert, fmt.Errorf("%s: %w", what, err)
 	}
-	id, err := newID[issuance.CertificateID](s.random, call.Now)
-	if err != nil {
-		return cert, fmt.Errorf("%s: %w", what, err)
-	}
 	err = s.change(ctx, call, what, func(t *tx) error {
 		o := issuance.Order{ID: c.Order, Account: c.Account}
 		err := notFound(t.row(`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
@@ -106,7 +102,7 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 		if err := decision.insert(t, o.ID, o.Code, o.Evidence); err != nil {
 			return err
 		}
-		cert.ID, cert.Decision, cert.Status, cert.ReservedAt = id, decision.id, issuance.CertificateReserved, timeOf(stamp(call.Now))
+		cert.Decision, cert.Status, cert.ReservedAt = decision.id, issuance.CertificateReserved, timeOf(stamp(call.Now))
 		cert.Account, cert.Order, cert.Code, cert.Evidence, cert.Directory = o.Account, o.ID, o.Code, o.Evidence, o.Directory
 		cert.NotBefore, cert.NotAfter = timeOf(stamp(cert.NotBefore)), timeOf(stamp(cert.NotAfter))
 		if err := insertCertificate(t, &cert); err != nil {

@@ -17,6 +17,7 @@ type selection struct {
 	args  []any
 }
 
+// and adds a condition with its argument, if it is wanted.
 func (q *selection) and(condition string, arg any, wanted bool) {
 	if wanted {
 		q.where = append(q.where, condition)
@@ -24,6 +25,7 @@ func (q *selection) and(condition string, arg any, wanted bool) {
 	}
 }
 
+// plain adds a condition without an argument, if it is wanted.
 func (q *selection) plain(condition string, wanted bool) {
 	if wanted {
 		q.where = append(q.where, condition)

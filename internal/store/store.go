@@ -43,7 +43,7 @@ type Store struct {
 	writer *writer
 	reads  *reader
 	seal   *sealer
-	random io.Reader // used by the writer's goroutine alone
+	random io.Reader
 }
 
 //go:embed migrations/*.sql

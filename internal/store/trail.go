@@ -109,6 +109,11 @@ func (s *Store) RecordRefusal(ctx context.Context, call issuance.Call, r issuanc
 		if !known {
 			return nil
 		}
+		if row.Certificate != "" { // every row about a certificate names its order: the trail is indexed by it
+			if err := t.row(`SELECT order_id FROM certificates WHERE id = ?`, row.Certificate).Scan(&row.Order); err != nil {
+				return err
+			}
+		}
 		return s.record(t, call, refused(row, &r.Refusal), audit.Personal{})
 	})
 	return known && err == nil, err
@@ -130,8 +135,8 @@ func (s *Store) RecordStrangers(ctx context.Context, now time.Time, byCheck map[
 	})
 }
 
-// AuditFilter selects audit rows; zero fields select all. Code, Certificate and Device use an
-// index; of several, all must match.
+// AuditFilter selects audit rows; zero fields select all, and of several all must match. Order,
+// Code, Certificate and Device use an index; the others read the whole trail.
 type AuditFilter struct {
 	Since, Until time.Time // Since included, Until not
 	Action       audit.Action
@@ -152,6 +157,7 @@ func (s *Store) Audit(ctx context.Context, f AuditFilter) iter.Seq2[audit.Row, e
 	q.and("a.order_id = ?", string(f.Order), f.Order != "")
 	q.and("a.code = ?", string(f.Code), f.Code != "")
 	q.and("a.certificate = ?", string(f.Certificate), f.Certificate != "")
+	q.and("a.order_id = (SELECT order_id FROM certificates WHERE id = ?)", string(f.Certificate), f.Certificate != "") // has the index
 	q.and("a.device = ?", string(f.Device), f.Device != "")
 	const columns = `SELECT a.id, a.time, a.action, a.outcome, a.directory, ifnull(a.account, ''), ifnull(a.order_id, ''),
 		ifnull(a.code, ''), ifnull(a.certificate, ''), ifnull(a.device, ''), ifnull(a.issuer, ''), a.failed, a.detail,

@@ -220,7 +220,7 @@ CREATE TABLE audit (
     commitment  BLOB -- SHA-256 over salt and personal values; NULL if there are none
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX audit_code ON audit (code, id) WHERE code IS NOT NULL;
-CREATE INDEX audit_certificate ON audit (certificate, id) WHERE certificate IS NOT NULL;
+CREATE INDEX audit_order ON audit (order_id, id) WHERE order_id IS NOT NULL; -- a certificate's rows, too
 CREATE INDEX audit_device ON audit (device, id) WHERE device IS NOT NULL;
 
 -- Personal values, which may be erased: the salt leaves with them, or they could be guessed from

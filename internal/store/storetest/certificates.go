@@ -44,6 +44,16 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		_, err = b.CollectCertificate(b.ctx(), b.Call(), "cert_none")
 		b.wantError(err, issuance.ErrNotFound)
 	},
+	"RefusalAboutACertificateIsInItsTrail": func(t *testing.T, b *Bench) {
+		c := b.Issued()
+		known, err := b.RecordRefusal(b.ctx(), b.Call(), issuance.ClientRefusal{Certificate: c.ID,
+			Refusal: issuance.Refusal{Problem: "unauthorized", Check: "revocation-key", Detail: "another key"}})
+		b.ok(err)
+		row := b.wantAudited(store.AuditFilter{Certificate: c.ID}, audit.RequestRefused, audit.Refused, "revocation-key")
+		if !known || row.Order != string(c.Order) {
+			t.Errorf("known is %v, row names order %q", known, row.Order)
+		}
+	},
 	"CertificateIsRevokedOnce": func(t *testing.T, b *Bench) {
 		c := b.Issued()
 		r := issuance.Revocation{Certificate: c.ID, Account: b.Account, Reason: 1}
@@ -94,23 +104,23 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 	"CRLNumbersFollowEachOther": func(t *testing.T, b *Bench) {
 		_, err := b.CRL(b.ctx(), b.Issuer, 3)
 		b.wantError(err, issuance.ErrNotFound)
-		b.wantError(b.PutCRL(b.ctx(), b.signedCRL(2, nil)), issuance.ErrConflict)
-		_, err = oneWinner(race(8, func(int) error { return b.PutCRL(b.ctx(), b.signedCRL(1, nil)) }), issuance.ErrConflict)
+		b.wantError(b.PutCRL(b.ctx(), b.SignedCRL(2, nil)), issuance.ErrConflict)
+		_, err = oneWinner(race(8, func(int) error { return b.PutCRL(b.ctx(), b.SignedCRL(1, nil)) }), issuance.ErrConflict)
 		b.ok(err)
-		b.ok(b.PutCRL(b.ctx(), b.signedCRL(2, nil)))
+		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(2, nil)))
 		crl, err := b.CRL(b.ctx(), b.Issuer, 3)
 		b.ok(err)
 		if crl.Number != 2 || crl.Stale || !crl.NextUpdate.Equal(b.Now.Add(time.Hour).Truncate(time.Second)) {
 			t.Errorf("CRL %+v", crl)
 		}
-		garbage := b.signedCRL(3, nil)
+		garbage := b.SignedCRL(3, nil)
 		garbage.DER = []byte("no CRL")
 		if err := b.PutCRL(b.ctx(), garbage); err == nil {
 			t.Error("stored what is no CRL")
 		}
 	},
 	"RevocationMakesItsShardsCRLStale": func(t *testing.T, b *Bench) {
-		b.ok(b.PutCRL(b.ctx(), b.signedCRL(1, nil)))
+		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(1, nil)))
 		c := b.Issued()
 		_, err := b.RevokeCertificate(b.ctx(), b.Operator(), issuance.Revocation{Certificate: c.ID, Reason: 4})
 		b.ok(err)
@@ -127,11 +137,11 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if other, err := b.RevokedSerials(b.ctx(), b.Issuer, 4, b.Now); err != nil || len(other) != 0 {
 			t.Errorf("other shard lists %v, error %v", other, err)
 		}
-		b.ok(b.PutCRL(b.ctx(), b.signedCRL(2, nil))) // made before the revocation
+		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(2, nil))) // made before the revocation
 		if crl, err = b.CRL(b.ctx(), b.Issuer, 3); err != nil || !crl.Stale {
 			t.Errorf("CRL that lacks a revoked certificate is fresh (error %v)", err)
 		}
-		b.ok(b.PutCRL(b.ctx(), b.signedCRL(3, listed)))
+		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(3, listed)))
 		if crl, err = b.CRL(b.ctx(), b.Issuer, 3); err != nil || crl.Stale {
 			t.Errorf("CRL that names every revoked certificate is stale (error %v)", err)
 		}
@@ -146,7 +156,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 			if len(listed) != want {
 				t.Errorf("CRL %d lists %d certificates, want %d", number+1, len(listed), want)
 			}
-			b.ok(b.PutCRL(b.ctx(), b.signedCRL(int64(number+1), listed)))
+			b.ok(b.PutCRL(b.ctx(), b.SignedCRL(int64(number+1), listed)))
 			b.Now = c.NotAfter.Add(time.Duration(number+1) * time.Hour)
 		}
 	},
@@ -182,8 +192,8 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 	},
 }
 
-// signedCRL is a CRL of shard 3 that lists the revoked certificates.
-func (b *Bench) signedCRL(number int64, revoked []issuance.RevokedSerial) issuance.CRL {
+// SignedCRL is a CRL of shard 3 that lists the revoked certificates.
+func (b *Bench) SignedCRL(number int64, revoked []issuance.RevokedSerial) issuance.CRL {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "CA"}, KeyUsage: x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}}
 	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: b.Now.Truncate(time.Second), NextUpdate: b.Now.Add(time.Hour).Truncate(time.Second)}

@@ -161,6 +161,10 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		if row.Detail["udidOf"] != string(other) {
 			t.Errorf("conflict names %v", row.Detail)
 		}
+		bySerial, byUDID := device("SER3", ""), device("", "UVW")
+		if got := device("SER3", "UVW"); got != bySerial || got == byUDID {
+			t.Errorf("serial and UDID of two rows chose %s, want the serial's %s", got, bySerial)
+		}
 		got, err := b.Device(b.ctx(), a)
 		b.ok(err)
 		if got.Serial != "SER1" || got.UDID != "AbC-1" || got.Attested {

@@ -205,11 +205,13 @@ func (b *Bench) Ready(value string) issuance.Order {
 func (b *Bench) ClaimFor(o issuance.Order) issuance.Claim {
 	var serial [20]byte
 	_, _ = rand.Read(serial[:])
+	id, err := issuance.NewID[issuance.CertificateID](b.Now, rand.Reader)
+	b.ok(err)
 	return issuance.Claim{
 		Account: o.Account, Order: o.ID,
 		Decision: issuance.Decision{Schema: policy.Schema, Decision: policy.Decision{Outcome: policy.Issue}, Request: &csr.Request{KeyType: "EC", KeySize: 384}},
 		Certificate: issuance.Certificate{
-			Serial: hex.EncodeToString(serial[:]), Issuer: b.Issuer, Profile: "device", ProfileVersion: 1, CRLShard: 3,
+			ID: id, Serial: hex.EncodeToString(serial[:]), Issuer: b.Issuer, Profile: "device", ProfileVersion: 1, CRLShard: 3,
 			DeviceSerial: "C02XK1", DeviceUDID: "00008110-000A", SPKISHA256: hex.EncodeToString(serial[:]),
 			NotBefore: b.Now.Add(-time.Hour), NotAfter: b.Now.Add(90 * 24 * time.Hour),
 		},
