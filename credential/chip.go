@@ -41,12 +41,19 @@ func (c Chip) String() string {
 	return c.family + strconv.Itoa(c.generation) + c.variant
 }
 
+// Family is the letter that the names of a series begin with (A, M, S or T), or Intel for a Mac without a
+// security chip; "" for the unknown chip.
+func (c Chip) Family() string { return c.family }
+
+// Generation is the number in the name, such as 15 of A15; 0 where there is none.
+func (c Chip) Generation() int { return c.generation }
+
 // known reports whether the chip is known.
 func (c Chip) known() bool { return c != Chip{} }
 
-// attests reports whether devices of the platform with this chip attest keys (Apple's table of
+// Attests reports whether devices of the platform with this chip attest keys (Apple's table of
 // hardware support; chips newer than the table attest).
-func (c Chip) attests(p Platform) bool {
+func (c Chip) Attests(p Platform) bool {
 	switch p {
 	case IOS, IPadOS:
 		return c.family == "M" || c.family == "A" && c.generation >= 11
@@ -65,11 +72,11 @@ func (c Chip) attests(p Platform) bool {
 // appleSilicon reports whether a Mac with this chip is one with Apple silicon.
 func (c Chip) appleSilicon() bool { return c.family == "M" || c.family == "A" }
 
-// holdsKeys reports whether devices of the platform with this chip have a Secure Enclave for
+// HoldsKeys reports whether devices of the platform with this chip have a Secure Enclave for
 // hardware-bound keys: all but Macs with a T1 or without a security chip. Apple's text of 2024 asks
 // for HardwareBound false on every Mac, beside a table that has Apple silicon attest; the current
 // text excludes only the Macs excluded here.
-func (c Chip) holdsKeys(p Platform) bool {
+func (c Chip) HoldsKeys(p Platform) bool {
 	return p != MacOS || c.appleSilicon() || c.family == "T" && c.generation == 2
 }
 

@@ -103,13 +103,13 @@ func (j *judgement) chip() bool {
 func (j *judgement) hardwareBound() {
 	t := j.target
 	if t.Chip.known() {
-		if !t.Chip.holdsKeys(t.Platform) {
+		if !t.Chip.HoldsKeys(t.Platform) {
 			j.about("HardwareBound", targetHardwareMac, "set HardwareBound and Attest to false in the document for these Macs",
 				"HardwareBound is true, and Macs with %s have no Secure Enclave for it: the device cannot generate the key", macName(t.Chip))
 		}
 		return
 	}
-	if without := j.possible(func(c Chip) bool { return !c.holdsKeys(t.Platform) }); without != "" {
+	if without := j.possible(func(c Chip) bool { return !c.HoldsKeys(t.Platform) }); without != "" {
 		j.about("HardwareBound", targetHardwareUnknown, "name the chip in the target (chip=M1, chip=T2, chip=Intel) and give Macs without Secure Enclave their own document",
 			"HardwareBound is true, and Macs without Apple silicon or a T2 chip run %s too (%s): those cannot generate the key", t.system(), without)
 	}
@@ -120,7 +120,7 @@ func (j *judgement) attest() {
 	t := j.target
 	const fix = "let the server decide about devices without attestation, or give them a document with Attest set to false"
 	if t.Chip.known() {
-		if !t.Chip.attests(t.Platform) {
+		if !t.Chip.Attests(t.Platform) {
 			name := t.Chip.String()
 			if t.Platform == MacOS {
 				name = "Macs with " + macName(t.Chip)
@@ -130,7 +130,7 @@ func (j *judgement) attest() {
 		}
 		return
 	}
-	if without := j.possible(func(c Chip) bool { return !c.attests(t.Platform) }); without != "" {
+	if without := j.possible(func(c Chip) bool { return !c.Attests(t.Platform) }); without != "" {
 		j.about("Attest", targetAttestUnknown, fix+"; name the chip in the target to judge the others",
 			"Attest is true, and devices that ignore it run %s too (%s): they answer the challenge with {} and the server gets no attestation", t.system(), without)
 	}

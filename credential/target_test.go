@@ -71,10 +71,10 @@ func TestChipsAttestAsAppleDocuments(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := chip.attests(c.platform); got != c.attests {
+		if got := chip.Attests(c.platform); got != c.attests {
 			t.Errorf("%s on %s attests: %v", c.chip, c.platform, got)
 		}
-		if got := chip.holdsKeys(c.platform); got != c.holds {
+		if got := chip.HoldsKeys(c.platform); got != c.holds {
 			t.Errorf("%s on %s holds keys: %v", c.chip, c.platform, got)
 		}
 	}

@@ -27,6 +27,7 @@ const (
 
 // model is what the devices of a class have in common.
 type model struct {
+	platform credential.Platform
 	chip     string // when none is named
 	families string // first letters of the chips that the class has
 	os       string // current system
@@ -35,12 +36,12 @@ type model struct {
 }
 
 var models = map[Class]model{
-	IPhone:  {chip: "A15", families: "A", os: "18.5", padded: 18, product: "FakePhoneAP"},
-	IPad:    {chip: "M2", families: "AM", os: "18.5", padded: 18, product: "FakePadAP"},
-	Mac:     {chip: "M3", families: "MTIA", os: "15.5", padded: 15, product: "FakeMacAP"},
-	AppleTV: {chip: "A15", families: "A", os: "18.5", padded: 18, product: "FakeTVAP"},
-	Watch:   {chip: "S9", families: "S", os: "11.5", padded: 11, product: "FakeWatchAP"},
-	Vision:  {chip: "M2", families: "M", os: "2.5", padded: 2, product: "FakeVisionAP"},
+	IPhone:  {platform: credential.IOS, chip: "A15", families: "A", os: "18.5", padded: 18, product: "FakePhoneAP"},
+	IPad:    {platform: credential.IPadOS, chip: "M2", families: "AM", os: "18.5", padded: 18, product: "FakePadAP"},
+	Mac:     {platform: credential.MacOS, chip: "M3", families: "MTIA", os: "15.5", padded: 15, product: "FakeMacAP"},
+	AppleTV: {platform: credential.TVOS, chip: "A15", families: "A", os: "18.5", padded: 18, product: "FakeTVAP"},
+	Watch:   {platform: credential.WatchOS, chip: "S9", families: "S", os: "11.5", padded: 11, product: "FakeWatchAP"},
+	Vision:  {platform: credential.VisionOS, chip: "M2", families: "M", os: "2.5", padded: 2, product: "FakeVisionAP"},
 }
 
 // Classes returns the classes in the order of their names.
@@ -70,11 +71,11 @@ func NewDevice(class Class, chip string, random io.Reader) (*Device, error) {
 	if chip == "" {
 		chip = m.chip
 	}
-	c, err := parseChip(chip)
+	c, err := credential.ParseChip(chip)
 	if err != nil {
 		return nil, fmt.Errorf("make device: %w", err)
 	}
-	if !strings.ContainsRune(m.families, rune(c.family)) {
+	if !strings.Contains(m.families, c.Family()[:1]) {
 		return nil, fmt.Errorf("make device: there is no %s with chip %s", class, chip)
 	}
 	serial, err := fakeSerial(random)
@@ -85,65 +86,19 @@ func NewDevice(class Class, chip string, random io.Reader) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{Class: class, Chip: c.name, OSVersion: m.os, Serial: serial, UDID: udid, ProductType: m.product}, nil
-}
-
-// chip is a chip name taken apart.
-type chip struct {
-	name   string // as package credential spells it
-	family byte   // 'A', 'M', 'S', 'T', or 'I' for Intel
-	number int
-}
-
-// parseChip reads the names that credential.ParseChip reads.
-func parseChip(name string) (chip, error) {
-	parsed, err := credential.ParseChip(name)
-	if err != nil {
-		return chip{}, err
-	}
-	c := chip{name: parsed.String()}
-	c.family = c.name[0]
-	c.number, _ = strconv.Atoi(strings.Trim(c.name[1:], "XZ")) // Intel has none
-	return c, nil
+	return &Device{Class: class, Chip: c.String(), OSVersion: m.os, Serial: serial, UDID: udid, ProductType: m.product}, nil
 }
 
 // Attests reports whether the chip can attest a key; one that cannot ignores the document's Attest.
-// Attesting are A11 and later (on an Apple TV A12), every M, S4 and later; never T2 or Intel.
 func (d *Device) Attests() bool {
-	c, err := parseChip(d.Chip)
-	if err != nil {
-		return false
-	}
-	switch c.family {
-	case 'A':
-		if d.Class == AppleTV {
-			return c.number >= 12
-		}
-		return c.number >= 11
-	case 'M':
-		return true
-	case 'S':
-		return c.number >= 4
-	}
-	return false
+	c, err := credential.ParseChip(d.Chip)
+	return err == nil && c.Attests(models[d.Class].platform)
 }
 
-// HasEnclave reports whether the device can hold hardware-bound keys: all of them since A7 but Macs
-// with neither Apple silicon nor a T2 chip.
+// HasEnclave reports whether the device can hold hardware-bound keys.
 func (d *Device) HasEnclave() bool {
-	c, err := parseChip(d.Chip)
-	if err != nil {
-		return false
-	}
-	switch c.family {
-	case 'A':
-		return c.number >= 7
-	case 'M', 'S':
-		return true
-	case 'T':
-		return c.number >= 2
-	}
-	return false
+	c, err := credential.ParseChip(d.Chip)
+	return err == nil && c.HoldsKeys(models[d.Class].platform)
 }
 
 // DropsZeros reports whether the system drops leading zero bytes of r and s when it signs requests,
@@ -176,7 +131,7 @@ var chipIDs = map[string]string{
 
 // fakeUDID has the shape that the chip's UDIDs have: 8-16 hex digits, 40 before A12 and S4, and a
 // UUID on Macs without Apple silicon.
-func fakeUDID(c chip, random io.Reader) (string, error) {
+func fakeUDID(c credential.Chip, random io.Reader) (string, error) {
 	b := make([]byte, 20)
 	if _, err := io.ReadFull(random, b); err != nil {
 		return "", fmt.Errorf("make UDID: %w", err)
@@ -184,12 +139,12 @@ func fakeUDID(c chip, random io.Reader) (string, error) {
 	copy(b, []byte{0xFA, 0xCA, 0xDE})
 	digits := strings.ToUpper(hex.EncodeToString(b))
 	switch {
-	case c.family == 'T', c.family == 'I':
+	case c.Family() == "T", c.Family() == "Intel":
 		return strings.Join([]string{digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]}, "-"), nil
-	case c.family == 'A' && c.number < 12, c.family == 'S' && c.number < 4:
+	case c.Family() == "A" && c.Generation() < 12, c.Family() == "S" && c.Generation() < 4:
 		return strings.ToLower(digits), nil
 	}
-	id, ok := chipIDs[string(c.family)+strconv.Itoa(c.number)]
+	id, ok := chipIDs[c.Family()+strconv.Itoa(c.Generation())]
 	if !ok {
 		id = "0000FFFF"
 	}
@@ -204,7 +159,7 @@ func (d *Device) check() error {
 	if !slices.Contains(Classes(), d.Class) {
 		return fmt.Errorf("unknown device class %q", d.Class)
 	}
-	if _, err := parseChip(d.Chip); err != nil {
+	if _, err := credential.ParseChip(d.Chip); err != nil {
 		return err
 	}
 	return nil
