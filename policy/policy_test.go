@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,15 +127,35 @@ func TestStandInIsNamedInTheDecision(t *testing.T) {
 }
 
 func TestExpectedDeviceOfUnattestedIsUnverified(t *testing.T) {
-	in := sound()
-	in.Evidence, in.Facts = attest.None, nil
-	in.Code.AllowUnattested, in.Code.UDID = true, "U1"
-	found := false
-	for _, reason := range Decide(in).Reasons {
-		found = found || reason.Passed && strings.HasPrefix(reason.Detail, "unverified")
+	for name, test := range map[string]struct {
+		code Code
+		want bool
+	}{
+		"bound to a serial": {Code{Live: true, AllowUnattested: true, Serial: "S1"}, true},
+		"bound to a UDID":   {Code{Live: true, AllowUnattested: true, UDID: "U1"}, true},
+		"unbound":           {Code{Live: true, AllowUnattested: true}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := sound()
+			in.Evidence, in.Facts, in.Code = attest.None, nil, &test.code
+			said := slices.ContainsFunc(Decide(in).Reasons, func(r Reason) bool { return r.Passed && strings.HasPrefix(r.Detail, "unverified") })
+			if said != test.want {
+				t.Errorf("a reason says that the expected device is unverified: %v, want %v", said, test.want)
+			}
+		})
 	}
-	if !found {
-		t.Error("no reason says that the expected device is unverified")
+}
+
+// An operator sees whether a device sent nothing or said that it failed.
+func TestMissingEvidenceSaysHowItIsMissing(t *testing.T) {
+	in := sound()
+	in.Facts = nil
+	for kind, text := range map[attest.Kind]string{attest.None: "sent no attestation", attest.Failed: "its attestation failed"} {
+		in.Evidence = kind
+		d := Decide(in)
+		if failed := d.Refused(); failed == nil || !strings.Contains(failed.Detail, text) {
+			t.Errorf("%s: refused by %+v", kind, failed)
+		}
 	}
 }
 

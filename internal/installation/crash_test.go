@@ -30,11 +30,17 @@ import (
 const (
 	crashesVariable = "ASSAY_CRASHES"
 	seedVariable    = "ASSAY_CRASH_SEED"
-	defaultCrashes  = 8
+	defaultCrashes  = 20
+	shortCrashes    = 8 // with -short
 
-	crashWorkers  = 8
-	untouched     = 24 // codes that no device tries before the end
-	minUp, moreUp = 100 * time.Millisecond, 900 * time.Millisecond
+	crashWorkers = 8
+	untouched    = 24 // codes that no device tries before the end
+
+	// A server lives for a random number of enrolments and a random moment more, however fast the
+	// machine is: so each is killed in the middle of its work.
+	maxEnrolments = 24
+	maxMoment     = 100 * time.Millisecond
+	maxUp         = 10 * time.Second
 )
 
 func number(t *testing.T, variable string, otherwise uint64) uint64 {
@@ -191,7 +197,11 @@ func isCut(err error) bool {
 
 func TestKilledServerLosesAndDoublesNothing(t *testing.T) {
 	seed := number(t, seedVariable, rand.Uint64())
-	crashes := int(number(t, crashesVariable, defaultCrashes))
+	otherwise := uint64(defaultCrashes)
+	if testing.Short() {
+		otherwise = shortCrashes
+	}
+	crashes := int(number(t, crashesVariable, otherwise))
 	defer func() {
 		if t.Failed() {
 			t.Logf("repeat with %s=%d", seedVariable, seed)
@@ -231,6 +241,21 @@ func TestKilledServerLosesAndDoublesNothing(t *testing.T) {
 		crashes, len(load.delivered), len(load.cut), check.abandoned, check.undelivered)
 }
 
+// await waits until so many more devices have got a certificate, or the server had time enough.
+func (l *crashLoad) await(more int) {
+	l.mu.Lock()
+	until := len(l.delivered) + more
+	l.mu.Unlock()
+	for deadline := time.Now().Add(maxUp); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		enough := len(l.delivered) >= until
+		l.mu.Unlock()
+		if enough {
+			return
+		}
+	}
+}
+
 // crash serves under load and kills the server so many times.
 func crash(t *testing.T, load *crashLoad, crashes int, random *rand.Rand) {
 	ctx, stop := context.WithCancel(t.Context())
@@ -240,7 +265,8 @@ func crash(t *testing.T, load *crashLoad, crashes int, random *rand.Rand) {
 	defer stop()
 	for range crashes {
 		process := serveProcess(t, load.inst)
-		time.Sleep(minUp + time.Duration(random.Int64N(int64(moreUp))))
+		load.await(random.IntN(maxEnrolments))
+		time.Sleep(time.Duration(random.Int64N(int64(maxMoment))))
 		if err := process.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}

@@ -115,6 +115,10 @@ func TestUnknownThingsAreNotFound(t *testing.T) {
 	c.get(c.url("certificate", "cert_00000000000000000000000000")).refused(http.StatusNotFound, "malformed", "certificate-exists")
 	stray := &client{h: h, t: t, dir: dirDefault, key: c.key, kid: c.url("account", "acct_00000000000000000000000000")}
 	stray.get(c.kid).refused(http.StatusBadRequest, "accountDoesNotExist", "account")
+	for _, kid := range []string{string(c.accountID()), "/acme/default/account/" + string(c.accountID()), c.kid + "/", c.kid + "?x=1",
+		strings.Replace(c.kid, "example.com", "example.org", 1), strings.Replace(c.kid, "https:", "http:", 1)} {
+		c.get(c.kid, withKid(kid)).refused(http.StatusBadRequest, "accountDoesNotExist", "account")
+	}
 	for _, path := range []string{"directory", "new-nonce"} {
 		r := h.do(t, http.MethodGet, baseURL+"/acme/nowhere/"+path, nil, nil)
 		r.refused(http.StatusNotFound, "malformed", "directory-exists")

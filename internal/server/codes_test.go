@@ -37,7 +37,6 @@ func TestCodeIsForTheDeviceThatItIsBoundTo(t *testing.T) {
 			issuance.Device{Serial: d.serial, UDID: d.udid}, "bound-serial"},
 	} {
 		h.subtest(name, func(t *testing.T) {
-			h := newHarness(t)
 			value, id := h.mint(issuance.Mint{Serial: test.bound.Serial, UDID: test.bound.UDID})
 			sender := h.device()
 			sender.serial, sender.udid = test.attested.Serial, test.attested.UDID
@@ -243,5 +242,8 @@ func TestOrderDoesNotHoldItsCode(t *testing.T) {
 	h.stillGood(dirDefault, value, h.device())
 	slow.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "code-live")
 	h.refusedOrder(o, "code-live")
+	if got := into[struct{ Status string }](slow.get(o.authorization).want(http.StatusOK)).Status; got != "valid" {
+		t.Errorf("the authorization of a refused order is %q: the challenge was answered well", got)
+	}
 	h.code(id, issuance.CodeConsumed, 1)
 }

@@ -46,6 +46,7 @@ func TestServerRunsOnItsDefaults(t *testing.T) {
 	h.restart()
 	h.do(t, http.MethodGet, baseURL+"/healthz", nil, nil).want(http.StatusNoContent)
 	h.do(t, http.MethodGet, baseURL+"/credential/x", nil, nil).want(http.StatusNotFound)
+	h.do(t, http.MethodGet, baseURL+ca.CRLPath(string(h.issuer), 0), nil, nil).want(http.StatusOK)
 	h.do(t, http.MethodGet, baseURL+ca.CRLPath(string(h.issuer), 1), nil, nil).want(http.StatusNotFound) // one shard: 0
 	c := h.client(dirDefault)
 	c.get(c.kid).want(http.StatusOK)

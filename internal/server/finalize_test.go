@@ -17,6 +17,8 @@ import (
 
 	"assay/acme"
 	"assay/csr"
+	"assay/deviceid"
+	"assay/internal/ca"
 	"assay/internal/issuance"
 	"assay/internal/store"
 )
@@ -205,6 +207,9 @@ func TestProfileDecidesWhatTheCertificateSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if want := string(i.id); i.leaf.Subject.CommonName != want {
+		t.Errorf("the common name is %s, not the identity's id %s", i.leaf.Subject.CommonName, want)
+	}
 	if len(decision.Decision.Dropped) < 4 {
 		t.Errorf("the decision lists as dropped %v", decision.Decision.Dropped)
 	}
@@ -227,6 +232,75 @@ func TestCSRMustAskForWhatTheCredentialSays(t *testing.T) {
 	i := c.collect(c.finalize(o, d.csr(clientAuth)))
 	if i.leaf.Subject.String() != "CN=sam" {
 		t.Errorf("the subject is %s", i.leaf.Subject)
+	}
+}
+
+// Without evidence the request's own key is certified, if the profile certifies its kind.
+func TestUnattestedKeysAreThoseOfTheProfile(t *testing.T) {
+	h := newHarness(t)
+	rsaKey := func(bits int) crypto.Signer {
+		key, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	for name, test := range map[string]struct {
+		key         crypto.Signer
+		kind, check string
+	}{
+		"P-256": {newKey(t), "", ""}, "P-521": {newCurveKey(t, elliptic.P521()), "", ""}, "RSA 2048": {rsaKey(2048), "", ""},
+		"RSA 1024": {rsaKey(1024), "badPublicKey", "profile-key"}, "P-224": {newCurveKey(t, elliptic.P224()), "badPublicKey", csr.CheckKey},
+	} {
+		h.subtest(name, func(t *testing.T) {
+			d := h.device()
+			d.key = test.key
+			value, id := h.mint(issuance.Mint{AllowUnattested: true})
+			c := h.client(dirDefault)
+			o := c.order(value)
+			c.post(o.challenge, []byte(`{}`)).want(http.StatusOK)
+			r := c.finalize(o, d.csr())
+			if test.kind == "" {
+				if i := c.collect(r); !d.key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(i.leaf.PublicKey) {
+					t.Error("another key was certified")
+				}
+				return
+			}
+			r.refused(http.StatusBadRequest, test.kind, test.check)
+			h.isReady(o)
+			h.noCertificate(o)
+			h.code(id, issuance.CodeUnused, 0)
+		})
+	}
+}
+
+// A CSR may name a permanent identifier, if it is the attested one.
+func TestRequestedIdentifierMustBeTheAttestedOne(t *testing.T) {
+	h := newHarness(t)
+	for name, test := range map[string]struct{ value, check string }{
+		"attested": {h.device().serial, ""}, "another": {"C39XX0AB12CE", ca.CheckAttestedPermanentID},
+	} {
+		h.subtest(name, func(*testing.T) {
+			general, err := deviceid.PermanentIdentifier{Value: test.value}.GeneralName()
+			if err != nil {
+				t.Fatal(err)
+			}
+			names, err := asn1.Marshal([]asn1.RawValue{{FullBytes: general}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := h.device()
+			value, _ := h.mint(issuance.Mint{Directory: dirOther})
+			c := h.client(dirOther)
+			o := c.ready(value, d)
+			r := c.finalize(o, d.csr(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: names}))
+			if test.check == "" {
+				c.collect(r)
+				return
+			}
+			r.refused(http.StatusBadRequest, "badCSR", test.check)
+			h.isReady(o)
+		})
 	}
 }
 

@@ -9,11 +9,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"database/sql"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
 	"sync"
@@ -50,6 +53,28 @@ var authority = sync.OnceValue(func() *standin.Authority {
 		panic(err)
 	}
 	return a
+})
+
+// emptyDatabase is a database with its schema, which takes a while to make under the race detector.
+var emptyDatabase = sync.OnceValue(func() []byte {
+	dir, err := os.MkdirTemp("", "assay-server-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "assay.db")
+	s, err := store.Open(context.Background(), path, store.Options{Key: make([]byte, 32)})
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		panic(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	return data
 })
 
 // The directories of the harness.
@@ -92,7 +117,15 @@ func (s *signerHook) hook(f func() error) { s.before.Store(&f) }
 type hookedStore struct {
 	*store.Store
 	beforeBegin, beforePutCRL func()
+	refusalError              error        // of RecordRefusal
 	keyReads                  atomic.Int64 // how often the nonce keys were read
+}
+
+func (s *hookedStore) RecordRefusal(ctx context.Context, call issuance.Call, r issuance.ClientRefusal) (bool, error) {
+	if s.refusalError != nil {
+		return false, s.refusalError
+	}
+	return s.Store.RecordRefusal(ctx, call, r)
 }
 
 func (s *hookedStore) NonceKeys(ctx context.Context) ([]issuance.NonceKey, error) {
@@ -121,7 +154,8 @@ type harness struct {
 	clock     *clock
 	store     *store.Store
 	hooked    *hookedStore
-	path      string // of the database
+	path      string  // of the database
+	beside    *sql.DB // reads the database beside the server
 	config    server.Config
 	caKey     *signerHook // of the issuer of all directories but dirOther
 	root      *ca.Root
@@ -159,8 +193,15 @@ func bootHarness(t *testing.T, http2 bool) *harness {
 	t.Helper()
 	h := &harness{t: t, clock: &clock{}, logs: &logBook{}, path: filepath.Join(t.TempDir(), "assay.db")}
 	h.clock.nanoseconds.Store(epoch.UnixNano())
+	if err := os.WriteFile(h.path, emptyDatabase(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	h.open()
 	h.hooked = &hookedStore{Store: h.store}
+	var err error
+	if h.beside, err = sql.Open("sqlite", "file:"+h.path+"?_pragma=query_only(1)&_pragma=busy_timeout(10000)"); err != nil {
+		t.Fatal(err)
+	}
 	h.makeConfig()
 	h.restart()
 	h.listener = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serving.Load().ServeHTTP(w, r) }))
@@ -178,7 +219,7 @@ func bootHarness(t *testing.T, http2 bool) *harness {
 	t.Cleanup(func() {
 		h.listener.Close()
 		h.verify()
-		if err := h.store.Close(); err != nil {
+		if err := errors.Join(h.beside.Close(), h.store.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -189,12 +189,7 @@ func (h *harness) verifyNoSecrets() {
 // rows runs a query beside the server and returns every value as text.
 func (h *harness) rows(query string) [][]string {
 	h.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+h.path+"?_pragma=query_only(1)&_pragma=busy_timeout(10000)")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer db.Close()
-	found, err := db.Query(query)
+	found, err := h.beside.Query(query)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ecdh"
 	"crypto/ecdsa"
@@ -9,8 +10,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
+	"io"
 	"math/big"
 	"net/http"
 	"strings"
@@ -205,6 +208,33 @@ func TestBodyOver128KiBIsRefused(t *testing.T) {
 		c.get(c.kid, pad(128<<10+1)).refused(http.StatusRequestEntityTooLarge, "malformed", "body-size")
 		c.get(c.kid, pad(4<<20)).refused(http.StatusRequestEntityTooLarge, "malformed", "body-size")
 	})
+}
+
+func TestRequestThatDoesNotArriveWholeIsRefused(t *testing.T) {
+	h := newHarness(t)
+	c := h.client(dirDefault)
+	conn, err := tls.Dial("tcp", h.listener.Listener.Addr().String(), &tls.Config{RootCAs: h.http.Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /acme/default/new-order HTTP/1.1\r\nHost: example.com\r\nContent-Type: application/jose+json\r\nContent-Length: 1000\r\n\r\n{\"protected\":"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &reply{t: t, what: "half a request", status: response.StatusCode, header: response.Header, body: body}
+	r.refused(http.StatusBadRequest, "malformed", "body-read")
+	c.get(c.kid).want(http.StatusOK)
 }
 
 func TestAccountKeysOfEveryKindWork(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"path"
@@ -91,6 +92,20 @@ func TestEachRefusalIsOneLogLine(t *testing.T) {
 		}},
 		"no evidence": {"evidence", expected, true, func() (*order, issuance.CodeID) {
 			value, id := bound()
+			c := h.client(dirDefault)
+			o := c.order(value)
+			c.post(o.challenge, standin.NoneResponse())
+			return o, id
+		}},
+		"no evidence, bound to a UDID": {"evidence", d.udid + " (expected)", true, func() (*order, issuance.CodeID) {
+			value, id := h.mint(issuance.Mint{UDID: d.udid})
+			c := h.client(dirDefault)
+			o := c.order(value)
+			c.post(o.challenge, standin.NoneResponse())
+			return o, id
+		}},
+		"no evidence, unbound": {"evidence", "", true, func() (*order, issuance.CodeID) {
+			value, id := h.mint(issuance.Mint{})
 			c := h.client(dirDefault)
 			o := c.order(value)
 			c.post(o.challenge, standin.NoneResponse())
@@ -225,6 +240,14 @@ func TestStrangersRefusalsAreSampledAndCounted(t *testing.T) {
 	if len(rows) != 1 || !maps.Equal(rows[0].Detail, want) {
 		t.Errorf("the trail says %v, want one row with %v", rows, want)
 	}
+}
+
+// A refusal that cannot be recorded is none: the operator would never learn of it.
+func TestRefusalThatCannotBeRecordedIsInternal(t *testing.T) {
+	h := newHarness(t)
+	c := h.client(dirDefault)
+	h.hooked.refusalError = errors.New("the disk is full")
+	c.get(c.url("order", "x")).refused(http.StatusInternalServerError, "serverInternal", "internal")
 }
 
 // A refusal that concerns something known is never lost in the sample.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -234,8 +235,8 @@ func (s *Server) policyInput(ctx context.Context, r *request, order issuance.Ord
 	if err != nil {
 		return policy.Input{}, issuance.Code{}, fmt.Errorf("read code of %s: %w", order.ID, err)
 	}
-	if r.device == "" && code.Serial != "" {
-		r.device = code.Serial + " (expected)"
+	if expected := cmp.Or(code.Serial, code.UDID); r.device == "" && expected != "" {
+		r.device = expected + " (expected)"
 	}
 	in.Code = &policy.Code{
 		ID: string(code.ID), Live: code.StatusAt(r.call.Now) == issuance.CodeUnused,

@@ -10,7 +10,6 @@ import (
 
 	"assay/acme"
 	"assay/attest"
-	"assay/csr"
 	"assay/internal/issuance"
 )
 
@@ -102,12 +101,6 @@ func problemOf(err error) (p *acme.Problem, internal bool) {
 	}
 	if r, ok := errors.AsType[*issuance.Refusal](err); ok {
 		return acme.NewProblem(r.Problem, r.Check, r.Detail), false
-	}
-	if r, ok := errors.AsType[*attest.Refusal](err); ok {
-		return acme.NewProblem(acme.BadAttestationStatement, r.Check, r.Detail), false
-	}
-	if e, ok := errors.AsType[*csr.Error](err); ok {
-		return acme.NewProblem(e.Problem, e.Check, e.Detail), false
 	}
 	if _, ok := errors.AsType[*issuance.CodeUnusableError](err); ok {
 		return acme.NewProblem(acme.RejectedIdentifier, "code-usable", "this identifier is not accepted"), false

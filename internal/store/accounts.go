@@ -46,6 +46,7 @@ func (s *Store) RegisterAccount(ctx context.Context, call issuance.Call, a issua
 	if err != nil {
 		return issuance.Account{}, false, fmt.Errorf("register account: %w", err)
 	}
+	_, changes, _ := s.accounts.get("")
 	err = s.change(ctx, call, "register account", func(t *tx) error {
 		id, err := newID[issuance.AccountID](s.random, call.Now)
 		if err != nil {
@@ -68,17 +69,23 @@ func (s *Store) RegisterAccount(ctx context.Context, call issuance.Call, a issua
 	if err != nil {
 		return issuance.Account{}, false, err
 	}
+	s.accounts.put(account, changes)
 	return account, created, nil
 }
 
 const accountByKey = `SELECT ` + accountColumns + ` FROM accounts WHERE directory = ? AND thumbprint = ?`
 
-// Account returns an account by id.
+// Account returns an account by id, from memory where it was read before.
 func (s *Store) Account(ctx context.Context, id issuance.AccountID) (issuance.Account, error) {
+	a, changes, ok := s.accounts.get(id)
+	if ok {
+		return a, nil
+	}
 	a, err := scanAccount(s.reads.row(ctx, `SELECT `+accountColumns+` FROM accounts WHERE id = ?`, string(id)))
 	if err != nil {
 		return a, fmt.Errorf("read account: %w", err)
 	}
+	s.accounts.put(a, changes)
 	return a, nil
 }
 
@@ -97,6 +104,7 @@ func (s *Store) UpdateContacts(ctx context.Context, call issuance.Call, id issua
 	if err != nil {
 		return a, fmt.Errorf("update contacts: %w", err)
 	}
+	defer s.accounts.forget(id)
 	err = s.change(ctx, call, "update contacts", func(t *tx) error {
 		a, err = s.changeAccount(t, call, id, audit.AccountUpdated, audit.Personal{Names: contacts},
 			t.row(`UPDATE accounts SET contacts = ? WHERE id = ? AND status = 'valid' RETURNING `+accountColumns+`, orders`, text, string(id)))
@@ -140,6 +148,7 @@ func (s *Store) DeactivateAccount(ctx context.Context, call issuance.Call, id is
 	if err != nil {
 		return a, fmt.Errorf("deactivate account: %w", err)
 	}
+	defer s.accounts.forget(id)
 	err = s.change(ctx, call, "deactivate account", func(t *tx) error {
 		a, err = s.changeAccount(t, call, id, audit.AccountDeactivated, audit.Personal{},
 			t.row(`UPDATE accounts SET status = 'deactivated' WHERE id = ? AND status = 'valid' RETURNING `+accountColumns+`, orders`, string(id)))
@@ -159,6 +168,7 @@ func (s *Store) DeactivateAccount(ctx context.Context, call issuance.Call, id is
 // ChangeKey gives a valid account a new key (RFC 8555, section 7.3.5), if it still has the old one:
 // else issuance.ErrConflict. *issuance.KeyInUseError names the account that has the new key already.
 func (s *Store) ChangeKey(ctx context.Context, call issuance.Call, id issuance.AccountID, oldThumbprint string, jwk []byte, thumbprint string) (a issuance.Account, err error) {
+	defer s.accounts.forget(id)
 	err = s.change(ctx, call, "change account key", func(t *tx) error {
 		var owner issuance.AccountID
 		err := notFound(t.row(`SELECT id FROM accounts WHERE thumbprint = ?

@@ -27,6 +27,7 @@ type Cleaned struct {
 // fsynced: what a power failure brings back leaves the next time.
 func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 	var c Cleaned
+	defer s.accounts.forgetAll()
 	for _, step := range []struct {
 		what  string
 		count *int64

@@ -38,12 +38,13 @@ type Options struct {
 }
 
 // Store is an open database. Its methods may be called concurrently, and beside another process
-// that has the same database open.
+// that has the same database open, as long as only one of them changes accounts: the server.
 type Store struct {
-	writer *writer
-	reads  *reader
-	seal   *sealer
-	random io.Reader
+	writer   *writer
+	reads    *reader
+	accounts knownAccounts
+	seal     *sealer
+	random   io.Reader
 }
 
 //go:embed migrations/*.sql

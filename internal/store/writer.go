@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
@@ -24,6 +25,10 @@ var (
 const (
 	queueLength = 1024 // changes that may wait
 	batchLength = 128  // changes that share one commit
+
+	// commitDelay is how long a commit waits for others to share it, once changes come together: a
+	// commit writes each page that it touched whole, so a shared one costs the processor less.
+	commitDelay = 2 * time.Millisecond
 )
 
 // writer owns the one connection that writes. Changes that wait while a commit is being fsynced
@@ -122,11 +127,15 @@ func (w *writer) send(j *job) error {
 	}
 }
 
-// loop commits batch after batch until the queue is closed and empty.
+// loop commits batch after batch until the queue is closed and empty. Where changes come together
+// (the last commit had several), it waits a moment for more of them.
 func (w *writer) loop() {
 	defer close(w.done)
 	batch := make([]*job, 0, batchLength)
 	for first := range w.jobs {
+		if len(batch) > 1 {
+			time.Sleep(commitDelay)
+		}
 		batch = w.gather(append(batch[:0], first))
 		w.commit(batch)
 	}
