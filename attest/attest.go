@@ -43,7 +43,7 @@ type Root struct {
 // Params is what a statement is verified against.
 type Params struct {
 	Token            string // the challenge's token, as sent in JSON
-	KeyAuthorization string // token || '.' || account key thumbprint (RFC 8555, section 8.1)
+	KeyAuthorization string // token || '.' || account key thumbprint (RFC 8555, section 8.1); no Apple device attests it
 	Roots            []Root // the roots configured for this format
 	Now              time.Time
 }

@@ -240,8 +240,8 @@ func describeConstraints(c *x509.Certificate) string {
 }
 
 func describeUsage(usage x509.KeyUsage) string {
-	names := []string{"digitalSignature", "contentCommitment", "keyEncipherment", "dataEncipherment", "keyAgreement",
-		"certSign", "crlSign", "encipherOnly", "decipherOnly"}
+	names := []string{"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement",
+		"keyCertSign", "cRLSign", "encipherOnly", "decipherOnly"}
 	var set []string
 	for bit, name := range names {
 		if usage&(1<<bit) != 0 {

@@ -43,7 +43,7 @@ func TestInspectExplainsTheRealObject(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"basicConstraints": "no CA", "keyUsage": "digitalSignature, contentCommitment, keyEncipherment, dataEncipherment",
+		"basicConstraints": "no CA", "keyUsage": "digitalSignature, nonRepudiation, keyEncipherment, dataEncipherment",
 		"serialNumber": "TMWFWWWP67", "udid": "00006030-000651690A84001C", "softwareUpdateDeviceID": "J514sAP",
 		"osVersion": "15.5", "sepOSVersion": "15.5", "llbVersion": "15.5", "sipStatus": "0 (enabled)",
 		"secureBootStatus": "Full Security", "thirdPartyKextsAllowed": "0 (not allowed)",

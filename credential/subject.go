@@ -1,9 +1,6 @@
 package credential
 
-import (
-	"maps"
-	"slices"
-)
+import "slices"
 
 // Subject is the X.500 name that the device asks for: RDNs in order, each one or more attributes.
 // Devices carry only the first attribute of each RDN into their request.
@@ -34,29 +31,6 @@ func (a Attribute) OID() string {
 		return oid
 	}
 	return a[0]
-}
-
-// ShortName returns the short name that devices know an attribute OID by, or "".
-func ShortName(oid string) string {
-	for _, name := range slices.Sorted(maps.Keys(shortNames)) {
-		if shortNames[name] == oid {
-			return name
-		}
-	}
-	return ""
-}
-
-// OIDs returns the subject with every attribute type as a dotted OID, so that C=US and
-// 2.5.4.6=US compare equal.
-func (s Subject) OIDs() Subject {
-	out := make(Subject, len(s))
-	for i, rdn := range s {
-		out[i] = make([]Attribute, len(rdn))
-		for j, a := range rdn {
-			out[i][j] = Attribute{a.OID(), a.Value()}
-		}
-	}
-	return out
 }
 
 // Equal reports whether two subjects are written alike.

@@ -48,22 +48,3 @@ func (r *Request) SameExtKeyUsage(minted *Request) bool {
 	}
 	return slices.Equal(slices.Sorted(slices.Values(r.ExtKeyUsage)), slices.Sorted(slices.Values(expected)))
 }
-
-// Differences names the fields in which a request is not what the minted one says, by their JSON
-// names; none if the request is what a device makes of the credential. The key itself is not compared:
-// the credential does not know it.
-func (r *Request) Differences(minted *Request) []string {
-	var fields []string
-	note := func(same bool, field string) {
-		if !same {
-			fields = append(fields, field)
-		}
-	}
-	note(r.Subject.Equal(minted.Subject), "subject")
-	note(SameAltNames(r.AltNames, minted.AltNames), "altNames")
-	note(r.KeyUsage == minted.KeyUsage, "keyUsage")
-	note(r.SameExtKeyUsage(minted), "extKeyUsage")
-	note(r.KeyType == minted.KeyType, "keyType")
-	note(r.KeySize == minted.KeySize, "keySize")
-	return fields
-}

@@ -3,7 +3,6 @@ package enroll
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -35,15 +34,6 @@ type Summary struct {
 
 // Latency is the distribution of a fleet's latencies; zero if there are none.
 type Latency struct{ P50, P95, P99, Max time.Duration }
-
-// RefusedTotal is the number of devices that got no certificate though they ran.
-func (s *Summary) RefusedTotal() int {
-	total := 0
-	for n := range maps.Values(s.Refused) {
-		total += n
-	}
-	return total
-}
 
 // Run enrols the fleet and returns when every device has ended. A cancelled context ends it early;
 // the summary then says how many devices did not finish. A nil now is the system's clock.

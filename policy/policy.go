@@ -1,5 +1,8 @@
 // Package policy turns what is known of a request (facts, code, device, CSR) into a decision with
 // its reasons. It is pure: no clock, no store, no network. What it does not know it refuses by name.
+//
+// It trusts its caller for what it is told: that facts were verified, that the code is as the store
+// has it. It believes nothing that a device says of itself.
 package policy
 
 import (

@@ -24,9 +24,9 @@ import (
 
 // Names of the authority's certificates. The organization is part of every subject.
 const (
-	organization = "Assay stand-in, " + attest.StandInSubject
-	rootName     = "Assay stand-in Attestation Root CA, " + attest.StandInSubject
-	subCAName    = "Assay stand-in Attestation Sub CA 1, " + attest.StandInSubject
+	organization = "Assay stand-in (" + attest.StandInSubject + ")"
+	rootName     = "Assay stand-in Attestation Root CA (" + attest.StandInSubject + ")"
+	subCAName    = "Assay stand-in Attestation Sub CA 1 (" + attest.StandInSubject + ")"
 )
 
 const (
@@ -144,7 +144,7 @@ func issueCA(random io.Reader, template *x509.Certificate, key crypto.PublicKey,
 
 // marker is the extension that says what made the certificate.
 func marker() pkix.Extension {
-	return pkix.Extension{Id: attest.StandInMarker, Value: []byte("made by an Assay stand-in, " + attest.StandInSubject)}
+	return pkix.Extension{Id: attest.StandInMarker, Value: []byte("made by an Assay stand-in (" + attest.StandInSubject + ")")}
 }
 
 // randomSerial makes a positive serial number of exactly size bytes.

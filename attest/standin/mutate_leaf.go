@@ -46,7 +46,7 @@ func furtherCA(a *Authority, s Subject, p *plan) error {
 	if err != nil {
 		return err
 	}
-	template, err := caTemplate(a.random, "Assay stand-in further CA, "+attest.StandInSubject, s.Now, subCALifetime)
+	template, err := caTemplate(a.random, "Assay stand-in further CA ("+attest.StandInSubject+")", s.Now, subCALifetime)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"assay/internal/audit"
@@ -51,6 +52,7 @@ func (c *auditList) Run(ctx context.Context, term *terminal, g *globals) error {
 	if c.Since != 0 {
 		filter.Since = term.Now().Add(-time.Duration(c.Since))
 	}
+	rows := 0
 	for entry, err := range i.Store.Audit(ctx, filter) {
 		if err != nil {
 			return err
@@ -66,6 +68,10 @@ func (c *auditList) Run(ctx context.Context, term *terminal, g *globals) error {
 			continue
 		}
 		printAudit(term.Out, entry)
+		rows++
+	}
+	if rows == 0 && !g.JSON {
+		fmt.Fprintln(term.Out, "no audit rows")
 	}
 	return nil
 }
@@ -86,18 +92,20 @@ func auditOf(ctx context.Context, i *installation.Installation, filter store.Aud
 	return rows, nil
 }
 
-func printHistory(w io.Writer, rows []audit.Row) {
+// printHistory writes what happened to a thing whose own page names the known ids already.
+func printHistory(w io.Writer, rows []audit.Row, known ...string) {
 	if len(rows) == 0 {
 		return
 	}
 	fmt.Fprintln(w, "\nHistory")
 	for _, entry := range rows {
-		printAudit(w, entry)
+		printAudit(w, entry, known...)
 	}
 }
 
-// printAudit writes one audit row as one line: when, what, why not, who, and the ids to go on with.
-func printAudit(w io.Writer, r audit.Row) {
+// printAudit writes one audit row as one line: when, what, why not, who, and the ids to go on with
+// but for those that are known.
+func printAudit(w io.Writer, r audit.Row, known ...string) {
 	fmt.Fprintf(w, "  %s  %-22s", rfc3339(r.Time), r.Action)
 	if r.Outcome == audit.Refused {
 		fmt.Fprintf(w, "  REFUSED %s", r.Check)
@@ -107,7 +115,8 @@ func printAudit(w io.Writer, r audit.Row) {
 	}
 	if r.Personal != nil {
 		for _, part := range []struct{ name, value string }{
-			{"serial", r.Personal.Serial}, {"udid", r.Personal.UDID}, {"from", r.Personal.From}, {"device says", r.Personal.DeviceError},
+			{"serial", r.Personal.Serial}, {"udid", r.Personal.UDID}, {"from", r.Personal.From}, {"names", strings.Join(r.Personal.Names, ", ")},
+			{"device says", r.Personal.DeviceError},
 		} {
 			if part.value != "" {
 				fmt.Fprintf(w, "  %s=%q", part.name, part.value)
@@ -122,7 +131,7 @@ func printAudit(w io.Writer, r audit.Row) {
 	for _, id := range []struct{ name, value string }{
 		{"code", r.Code}, {"order", r.Order}, {"certificate", r.Certificate}, {"issuer", r.Issuer},
 	} {
-		if id.value != "" {
+		if id.value != "" && !slices.Contains(known, id.value) {
 			fmt.Fprintf(w, "  %s=%s", id.name, id.value)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -100,7 +101,7 @@ func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals) e
 		filter.Status = issuance.CertificateValid
 		filter.ExpiringBefore = term.Now().Add(time.Duration(c.ExpiringWithin))
 	}
-	table := newTable(term.Out, "ID", "STATUS", "DEVICE SERIAL", "NOT AFTER", "COLLECTED", "CODE", "SERIAL") // written at Flush
+	table := newTable(term.Out, "certificates", "ID", "STATUS", "DEVICE SERIAL", "NOT AFTER", "COLLECTED", "CODE", "SERIAL")
 	uncollected := 0
 	for cert, err := range i.Store.Certificates(ctx, filter) {
 		if err != nil {
@@ -123,12 +124,12 @@ func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals) e
 		if device == "" && line.ExpectedSerial != "" {
 			device = line.ExpectedSerial + " (expected)"
 		}
-		row(table, line.ID, line.Status, device, line.NotAfter, line.CollectedAt, line.Code, line.Serial)
+		table.row(line.ID, line.Status, device, line.NotAfter, line.CollectedAt, line.Code, line.Serial)
 	}
 	if g.JSON {
 		return nil
 	}
-	if err := table.Flush(); err != nil {
+	if err := table.flush(); err != nil {
 		return err
 	}
 	if uncollected > 0 {
@@ -231,22 +232,31 @@ func (c *certificateShow) print(term *terminal, d certificateDetail) {
 		fmt.Fprintln(term.Out, "\nDecision")
 		printDecision(term.Out, d.Decision)
 	}
-	printHistory(term.Out, d.History)
+	printHistory(term.Out, d.History, d.ID, d.Code, d.Issuer)
 }
 
-// findCertificate finds a certificate by its id or its serial number, with or without colons.
+// findCertificate finds a certificate by its id or its serial number, as any program writes it: with
+// or without colons and leading zeros, in either case.
 func findCertificate(ctx context.Context, i *installation.Installation, name string) (issuance.Certificate, error) {
 	var cert issuance.Certificate
 	var err error
 	if strings.HasPrefix(name, "cert_") {
 		cert, err = i.Store.Certificate(ctx, issuance.CertificateID(name))
 	} else {
-		cert, err = i.Store.CertificateBySerial(ctx, strings.ToLower(strings.ReplaceAll(name, ":", "")))
+		serial, ok := new(big.Int).SetString(strings.ReplaceAll(name, ":", ""), 16)
+		if !ok {
+			return issuance.Certificate{}, noSuchCertificate()
+		}
+		cert, err = i.Store.CertificateBySerial(ctx, ca.FormatSerial(serial))
 	}
 	if errors.Is(err, issuance.ErrNotFound) {
-		return issuance.Certificate{}, noBecause(withHint(errors.New("there is no such certificate"), "`assay certificate list` shows all"))
+		return issuance.Certificate{}, noSuchCertificate()
 	}
 	return cert, err
+}
+
+func noSuchCertificate() error {
+	return noBecause(withHint(errors.New("there is no such certificate"), "`assay certificate list` shows all"))
 }
 
 type certificateRevoke struct {

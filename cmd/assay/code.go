@@ -244,7 +244,7 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 		return err
 	}
 	defer i.Close()
-	table := newTable(term.Out, "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LAST REFUSAL", "LABELS") // written at Flush
+	table := newTable(term.Out, "codes", "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LAST REFUSAL", "LABELS")
 	for code, err := range i.Store.Codes(ctx, store.CodeFilter{Status: issuance.CodeStatus(c.Status), Serial: c.Serial, Directory: c.Directory, Now: term.Now()}) {
 		if err != nil {
 			return err
@@ -256,12 +256,12 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 			}
 			continue
 		}
-		row(table, string(code.ID), string(code.Status), code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels))
+		table.row(string(code.ID), string(code.Status), code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels))
 	}
 	if g.JSON {
 		return nil
 	}
-	return table.Flush()
+	return table.flush()
 }
 
 // labelText writes labels in order of their names.
@@ -326,7 +326,7 @@ func (c *codeShow) Run(ctx context.Context, term *terminal, g *globals) error {
 	list.add("certificate", string(code.Certificate))
 	list.add("tries refused", strconv.Itoa(code.Tries), code.LastRefusal)
 	list.flush()
-	printHistory(term.Out, history)
+	printHistory(term.Out, history, string(code.ID), string(code.Certificate))
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -156,7 +155,7 @@ func newFindingPrinter(t *terminal) *findingPrinter {
 		path:     lipgloss.NewStyle().Bold(true),
 		faint:    lipgloss.NewStyle().Faint(true),
 	}
-	if f, ok := t.Out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := screen(t.Out); ok {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width >= 40 {
 			p.width = min(width, 110)
 		}

@@ -9,7 +9,7 @@ import (
 
 // printDecision writes a decision with its reasons, one a line.
 func printDecision(w io.Writer, d *policy.Decision) {
-	fmt.Fprintf(w, "  outcome: %s\n", d.Outcome)
+	fmt.Fprintf(w, "  outcome  %s\n", d.Outcome)
 	for _, reason := range d.Reasons {
 		mark := "yes"
 		if !reason.Passed {
@@ -21,6 +21,6 @@ func printDecision(w io.Writer, d *policy.Decision) {
 		fmt.Fprintln(w, "  WARNING: a stand-in authority attested this; it proves nothing about real hardware")
 	}
 	for _, dropped := range d.Dropped {
-		fmt.Fprintf(w, "  left out: %s (%s)\n", dropped.Field, dropped.Why)
+		fmt.Fprintf(w, "  left out  %s (%s)\n", dropped.Field, dropped.Why)
 	}
 }

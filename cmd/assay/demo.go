@@ -17,6 +17,7 @@ import (
 	"assay/csr"
 	"assay/enroll"
 	"assay/internal/audit"
+	"assay/internal/ca"
 	"assay/internal/delivery"
 	"assay/internal/installation"
 	"assay/internal/issuance"
@@ -204,7 +205,7 @@ func (d *demo) observe(e enroll.Event) {
 
 // explain tells what the server made of it, from the server's own records.
 func (d *demo) explain(ctx context.Context, result *enroll.Result) error {
-	cert, err := d.inst.Store.CertificateBySerial(ctx, fmt.Sprintf("%040x", result.Certificate.SerialNumber))
+	cert, err := d.inst.Store.CertificateBySerial(ctx, ca.FormatSerial(result.Certificate.SerialNumber))
 	if err != nil {
 		return err
 	}
@@ -216,7 +217,7 @@ func (d *demo) explain(ctx context.Context, result *enroll.Result) error {
 	d.story.tell("facts", "What the evidence said, verified",
 		"serial", cert.DeviceSerial, "UDID", cert.DeviceUDID,
 		"OS", f.Posture.OSVersion, "Secure Enclave OS", f.Posture.SepOSVersion, "boot loader", f.Posture.LLBVersion,
-		"freshness", "made for this very challenge", "key", f.KeyType+", in the Secure Enclave", "anchored by", f.Root.Name)
+		"freshness", "made for this very challenge", "key", f.KeyType+" in "+string(f.Protection), "anchored by", f.Root.Name)
 	decision, err := d.inst.Store.Decision(ctx, cert.Decision)
 	if err != nil {
 		return err

@@ -85,7 +85,7 @@ func (c *issuerAdd) Run(ctx context.Context, term *terminal, g *globals) error {
 		}
 		return writeJSON(term.Out, line)
 	}
-	fmt.Fprintf(term.Out, "Added %s\n", issuer.ID)
+	fmt.Fprintf(term.Out, "Added %s; restart the server to use it\n", issuer.ID)
 	if !issuer.Active {
 		fmt.Fprintf(term.Out, "Next: assay issuer activate --dir %s %s\n", c.Dir, issuer.ID)
 	}
@@ -113,7 +113,7 @@ func (c *issuerList) Run(ctx context.Context, term *terminal, g *globals) error 
 	if err != nil {
 		return err
 	}
-	table := newTable(term.Out, "ID", "ACTIVE", "NOT AFTER", "SUBJECT", "KEY") // written at Flush
+	table := newTable(term.Out, "issuing CAs", "ID", "ACTIVE", "NOT AFTER", "SUBJECT", "KEY")
 	for _, issuer := range issuers {
 		line, err := issuerLineOf(issuer)
 		if err != nil {
@@ -129,12 +129,12 @@ func (c *issuerList) Run(ctx context.Context, term *terminal, g *globals) error 
 		if line.Active {
 			active = "yes"
 		}
-		row(table, line.ID, active, line.NotAfter, line.Subject, line.Key)
+		table.row(line.ID, active, line.NotAfter, line.Subject, line.Key)
 	}
 	if g.JSON {
 		return nil
 	}
-	return table.Flush()
+	return table.flush()
 }
 
 type issuerActivate struct {

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"os/user"
+	"strings"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/term"
 )
 
 // operator names who runs the command, for the audit.
@@ -17,6 +22,12 @@ func operator() string {
 	return "operator"
 }
 
+// screen is the file behind w if people watch it: a terminal.
+func screen(w io.Writer) (*os.File, bool) {
+	f, ok := w.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
+}
+
 // writeJSON writes one value as one line.
 func writeJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
@@ -24,7 +35,7 @@ func writeJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// fields writes "name  value  (remark)" lines in columns; empty values are left out.
+// fields writes "name  value  (remark)" lines in columns; empty values and remarks are left out.
 type fields struct{ w *tabwriter.Writer }
 
 func newFields(w io.Writer) *fields { return &fields{tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)} }
@@ -35,7 +46,9 @@ func (f *fields) add(name, value string, remark ...string) {
 	}
 	fmt.Fprintf(f.w, "  %s\t%s", name, value)
 	for _, r := range remark {
-		fmt.Fprintf(f.w, "\t(%s)", r)
+		if r != "" {
+			fmt.Fprintf(f.w, "\t(%s)", r)
+		}
 	}
 	fmt.Fprintln(f.w)
 }
@@ -56,22 +69,36 @@ func rfc3339(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// row writes the cells of one line of a table in columns.
-func row(w *tabwriter.Writer, cells ...string) {
-	for n, cell := range cells {
-		if n > 0 {
-			fmt.Fprint(w, "\t")
-		}
-		if cell == "" {
-			cell = "-"
-		}
-		fmt.Fprint(w, cell)
-	}
-	fmt.Fprintln(w)
+// table is a list for people: a header and rows in columns, which appear at flush, or a sentence
+// where there are none. An empty cell is a dash.
+type table struct {
+	out    io.Writer
+	w      *tabwriter.Writer
+	things string
+	header []string
+	rows   int
 }
 
-func newTable(w io.Writer, header ...string) *tabwriter.Writer {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	row(t, header...)
-	return t
+// newTable makes a table of things, named in the plural.
+func newTable(out io.Writer, things string, header ...string) *table {
+	return &table{out: out, w: tabwriter.NewWriter(out, 0, 8, 2, ' ', 0), things: things, header: header}
+}
+
+func (t *table) row(cells ...string) {
+	if t.rows == 0 {
+		fmt.Fprintln(t.w, strings.Join(t.header, "\t"))
+	}
+	t.rows++
+	for n, cell := range cells {
+		cells[n] = cmp.Or(cell, "-")
+	}
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
+
+func (t *table) flush() error {
+	if t.rows == 0 {
+		_, err := fmt.Fprintf(t.out, "no %s\n", t.things)
+		return err
+	}
+	return t.w.Flush()
 }

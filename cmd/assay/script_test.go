@@ -146,20 +146,11 @@ func TestHelpExamplesParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	example := regexp.MustCompile(`(?m)^  assay (.*)$`)
+	example := regexp.MustCompile(`(?m)^\s+assay (.*)$`)
 	parsed := 0
 	for _, command := range model.Model.Leaves(true) {
 		for _, m := range example.FindAllStringSubmatch(command.Detail, -1) {
-			line, _, _ := strings.Cut(m[1], "&&")
-			line, _, _ = strings.Cut(line, "#")
-			line, _, _ = strings.Cut(line, ">")
-			line, _, _ = strings.Cut(line, "|")
-			args := strings.Fields(strings.ReplaceAll(strings.ReplaceAll(line, `"Example Inc."`, "Example"), `'`, ""))
-			parser, err := kong.New(&cli{}, kong.Name("assay"), kong.Exit(func(int) {}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := parser.Parse(args); err != nil {
+			if err := parseCommand(t, m[1]); err != nil {
 				t.Errorf("%s: example %q: %v", command.FullPath(), m[1], err)
 			}
 			parsed++

@@ -4,10 +4,15 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"runtime/pprof"
 
 	"assay/internal/installation"
 )
+
+// gcPercent trades memory for processor time: the server keeps little, so its heap stays within some
+// ten megabytes all the same, and it collects a quarter as often.
+const gcPercent = 400
 
 type serveCommand struct {
 	Dir      string `required:"" placeholder:"DIR" help:"The installation's folder."`
@@ -20,6 +25,7 @@ type serveCommand struct {
 func (serveCommand) Help() string {
 	return `Serves until it is told to stop (SIGTERM, SIGINT); requests in flight are finished first.
 Log lines go to standard error, as text or with --json as JSON.
+The environment variable GOGC (Go's garbage collection percentage) is respected; without it 400 is used.
 
 Example:
   assay serve --dir /var/lib/assay
@@ -52,6 +58,9 @@ func (c *serveCommand) Run(ctx context.Context, term *terminal, g *globals) erro
 			return err
 		}
 		defer pprof.StopCPUProfile()
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	return i.Serve(ctx, installation.ServeOptions{Listen: c.Listen, Log: slog.New(handler)})
 }

@@ -4,23 +4,19 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	mathrand "math/rand/v2"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"assay/attest/standin"
 	"assay/credential"
 	"assay/enroll"
-
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
+	"assay/internal/ca"
 )
 
 type simulateCommand struct {
@@ -109,8 +105,8 @@ type prepared struct {
 func (c *simulateDevice) Run(ctx context.Context, term *terminal, g *globals) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	if c.N < 1 || c.N > 1_000_000 || c.Concurrency < 1 || c.Concurrency > 1024 {
-		return usage(errors.New("-n is 1 to 1000000 and -c 1 to 1024"))
+	if err := c.check(); err != nil {
+		return usage(err)
 	}
 	p, err := c.prepare(ctx, term)
 	if err != nil {
@@ -120,6 +116,19 @@ func (c *simulateDevice) Run(ctx context.Context, term *terminal, g *globals) er
 		return c.one(ctx, term, g, p)
 	}
 	return c.fleet(ctx, term, g, p)
+}
+
+// check refuses flags that do not go together.
+func (c *simulateDevice) check() error {
+	switch {
+	case c.N < 1 || c.N > 1_000_000 || c.Concurrency < 1 || c.Concurrency > 1024:
+		return errors.New("-n is 1 to 1000000 and -c 1 to 1024")
+	case c.N > 1 && (c.Serial != "" || c.UDID != ""):
+		return errors.New("--serial and --udid name one device: -n does not go with them")
+	case c.N > 1 && c.Verbose:
+		return errors.New("--verbose shows the steps of one device: -n does not go with it")
+	}
+	return nil
 }
 
 func (c *simulateDevice) prepare(ctx context.Context, term *terminal) (*prepared, error) {
@@ -161,26 +170,25 @@ func (c *simulateDevice) prepare(ctx context.Context, term *terminal) (*prepared
 	return p, err
 }
 
-// device makes device number i with its document.
+// device makes device number i with its document. A serial number alone already makes the device:
+// the same one has the same UDID in every run, and so finds the identity that it holds.
 func (c *simulateDevice) device(p *prepared, i int) (*enroll.Device, *credential.Credential, error) {
-	device, err := enroll.NewDevice(c.Class, c.Chip, rand.Reader)
-	if err != nil {
-		return nil, nil, usage(err)
-	}
 	document := *p.document
 	serial, udid := c.Serial, c.UDID
 	if p.codes != nil {
 		document.ClientIdentifier = p.codes[i].code
 		serial, udid = cmp.Or(p.codes[i].serial, serial), cmp.Or(p.codes[i].udid, udid)
 	}
-	for _, set := range []struct {
-		field *string
-		value string
-	}{{&device.OSVersion, c.OS}, {&device.Serial, serial}, {&device.UDID, udid}} {
-		if set.value != "" {
-			*set.field = set.value
-		}
+	random := rand.Reader
+	if serial != "" {
+		random = mathrand.NewChaCha8(sha256.Sum256([]byte(serial)))
 	}
+	device, err := enroll.NewDevice(c.Class, c.Chip, random)
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	device.OSVersion = cmp.Or(c.OS, device.OSVersion)
+	device.Serial, device.UDID = cmp.Or(serial, device.Serial), cmp.Or(udid, device.UDID)
 	return device, &document, nil
 }
 
@@ -234,7 +242,7 @@ func (c *simulateDevice) one(ctx context.Context, term *terminal, g *globals, p 
 	list.add("subject", result.Certificate.Subject.String())
 	list.add("SAN", names)
 	list.add("usages", usages)
-	list.add("serial", identity.Serial)
+	list.add("certificate serial", ca.FormatSerial(result.Certificate.SerialNumber))
 	list.add("not after", rfc3339(result.Certificate.NotAfter))
 	list.add("took", result.Took.Round(time.Millisecond).String())
 	list.add("identity", identity.Path())
@@ -266,67 +274,6 @@ func assetHint(asset *enroll.AssetError) string {
 	return "a published document is served until its code is consumed, revoked or expired"
 }
 
-// fleet lets many devices enrol, with a progress bar on standard error.
-func (c *simulateDevice) fleet(ctx context.Context, term *terminal, g *globals, p *prepared) error {
-	bars := mpb.NewWithContext(ctx, mpb.WithOutput(term.Err), mpb.WithAutoRefresh())
-	if g.JSON {
-		bars = mpb.New(mpb.WithOutput(nil))
-	}
-	bar := bars.AddBar(int64(c.N), mpb.PrependDecorators(decor.Name("devices "), decor.CountersNoUnit("%d / %d")),
-		mpb.AppendDecorators(decor.AverageSpeed(0, "%.0f/s "), decor.AverageETA(decor.ET_STYLE_GO)))
-	fleet := &enroll.Fleet{
-		Size: c.N, Concurrency: c.Concurrency,
-		Enroll: func(ctx context.Context, i int) (*enroll.Result, error) {
-			result, _, err := c.enroll(ctx, term, p, i, nil)
-			return result, err
-		},
-		Progress: func(done, _ int) { bar.SetCurrent(int64(done)) },
-	}
-	summary := fleet.Run(ctx, nil)
-	bar.Abort(false)
-	bars.Wait()
-	if g.JSON {
-		if err := writeJSON(term.Out, summaryJSON(summary)); err != nil {
-			return err
-		}
-	} else {
-		printSummary(term, summary)
-	}
-	if summary.Issued != c.N {
-		return no()
-	}
-	return nil
-}
-
-func printSummary(term *terminal, s *enroll.Summary) {
-	list := newFields(term.Out)
-	list.add("issued", fmt.Sprint(s.Issued))
-	for _, reason := range slices.Sorted(maps.Keys(s.Refused)) {
-		list.add("refused", fmt.Sprintf("%d  %s", s.Refused[reason], reason), fmt.Sprint(s.FirstError[reason]))
-	}
-	if s.NotRun > 0 {
-		list.add("not finished", fmt.Sprint(s.NotRun))
-	}
-	round := func(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }
-	list.add("latency", fmt.Sprintf("p50 %s  p95 %s  p99 %s  max %s", round(s.Latency.P50), round(s.Latency.P95), round(s.Latency.P99), round(s.Latency.Max)),
-		"first contact to certificate")
-	list.add("took", s.Took.Round(time.Millisecond).String())
-	list.flush()
-}
-
-func summaryJSON(s *enroll.Summary) any {
-	millis := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	return struct {
-		Issued    int                `json:"issued"`
-		Refused   map[string]int     `json:"refused"`
-		NotRun    int                `json:"notRun"`
-		LatencyMS map[string]float64 `json:"latencyMilliseconds"`
-		Seconds   float64            `json:"seconds"`
-	}{s.Issued, s.Refused, s.NotRun, map[string]float64{
-		"p50": millis(s.Latency.P50), "p95": millis(s.Latency.P95), "p99": millis(s.Latency.P99), "max": millis(s.Latency.Max),
-	}, s.Took.Seconds()}
-}
-
 // tellEvent tells one step of a run.
 func tellEvent(s *story, e enroll.Event) {
 	switch e := e.(type) {
@@ -343,32 +290,4 @@ func tellEvent(s *story, e enroll.Event) {
 	case enroll.Waited:
 		s.tell("wait", "waited once, as Apple's client does", "for", e.For.String())
 	}
-}
-
-// fleetCode is a code with the device that it is for.
-type fleetCode struct{ code, serial, udid string }
-
-// readCodes reads one code a line, or the CSV with the header code,serial,udid.
-func readCodes(term *terminal, name string) ([]fleetCode, error) {
-	data, err := readInput(term, name, maxInput)
-	if err != nil {
-		return nil, err
-	}
-	var codes []fleetCode
-	for n, line := range strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n") {
-		if line == "" || n == 0 && strings.HasPrefix(line, "code,") {
-			continue
-		}
-		if strings.HasPrefix(line, "{") { // from --json
-			var minted struct{ Code, Serial, UDID string }
-			if err := json.Unmarshal([]byte(line), &minted); err != nil {
-				return nil, fmt.Errorf("%s, line %d: %w", name, n+1, err)
-			}
-			codes = append(codes, fleetCode{minted.Code, minted.Serial, minted.UDID})
-			continue
-		}
-		cells := append(strings.Split(line, ","), "", "")
-		codes = append(codes, fleetCode{cells[0], cells[1], cells[2]})
-	}
-	return codes, nil
 }

@@ -5,7 +5,8 @@
 // the row commits to them by a salted hash. Without the salt, which is erased with the values, a
 // short value such as a serial number could be guessed from the commitment.
 //
-// It trusts the store to keep rows append-only.
+// VerifyPersonal refuses values that are not those that a row was written with. The rows themselves
+// are not chained: that none was changed or taken away rests on the store, which only appends.
 package audit
 
 import (

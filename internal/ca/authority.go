@@ -33,10 +33,10 @@ const (
 
 // How long the certificates of an authority last.
 const (
-	RootLifetime    = 20 * 365 * 24 * time.Hour
-	IssuingLifetime = 10 * 365 * 24 * time.Hour
-	// ServingLifetime is below the 398 days that Apple's systems accept of some server certificates.
-	ServingLifetime = 397 * 24 * time.Hour
+	rootLifetime    = 20 * 365 * 24 * time.Hour
+	issuingLifetime = 10 * 365 * 24 * time.Hour
+	// servingLifetime is below the 398 days that Apple's systems accept of some server certificates.
+	servingLifetime = 397 * 24 * time.Hour
 )
 
 // authorityBackdate lets devices with a slow clock use a new authority.
@@ -78,7 +78,7 @@ func NewServingRoot(name string, key crypto.Signer, now time.Time) (*Root, error
 }
 
 func newRoot(name, role string, pathLen int, key crypto.Signer, now time.Time) (*Root, error) {
-	template, err := caTemplate(name, role, pathLen, key.Public(), now, RootLifetime)
+	template, err := caTemplate(name, role, pathLen, key.Public(), now, rootLifetime)
 	if err != nil {
 		return nil, fmt.Errorf("make root: %w", err)
 	}
@@ -102,7 +102,7 @@ func OpenRoot(certificate *x509.Certificate, key crypto.Signer, now time.Time) (
 
 // NewIssuing certifies the key of an issuing CA, which can certify no further CA (pathLen 0).
 func (r *Root) NewIssuing(name string, key crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
-	template, err := caTemplate(name, issuingRole, 0, key, now, IssuingLifetime)
+	template, err := caTemplate(name, issuingRole, 0, key, now, issuingLifetime)
 	if err != nil {
 		return nil, fmt.Errorf("make issuing CA: %w", err)
 	}
@@ -129,7 +129,7 @@ func (r *Root) NewServing(hosts []string, key crypto.PublicKey, now time.Time) (
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		NotBefore:             laterOf(now.Add(-authorityBackdate), r.Certificate.NotBefore),
-		NotAfter:              earlier(now.Add(ServingLifetime-authorityBackdate), r.Certificate.NotAfter),
+		NotAfter:              earlier(now.Add(servingLifetime-authorityBackdate), r.Certificate.NotAfter),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		SubjectKeyId:          keyID,

@@ -170,7 +170,11 @@ func profile(t testing.TB, change func(*Profile)) *Profile {
 
 func pattern(t testing.TB, text string) Pattern {
 	t.Helper()
-	return must(NewPattern(text))(t)
+	var p Pattern
+	if err := p.UnmarshalText([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // issued grants and issues, and returns the parsed certificate.

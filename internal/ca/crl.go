@@ -18,7 +18,7 @@ import (
 // When CRLs are renewed: daily, and at once on a revocation, while each may be used for a week. So a
 // server that is down for days leaves its relying parties with a CRL that they accept.
 const (
-	CRLLifetime   = 7 * 24 * time.Hour // from thisUpdate to nextUpdate
+	crlLifetime   = 7 * 24 * time.Hour // from thisUpdate to nextUpdate
 	CRLRenewalAge = 24 * time.Hour     // a CRL of this age is due for renewal
 )
 
@@ -42,7 +42,7 @@ type Revoked struct {
 // CRLWindow is thisUpdate and nextUpdate of a CRL that is signed at now.
 func CRLWindow(now time.Time) (thisUpdate, nextUpdate time.Time) {
 	thisUpdate = now.UTC().Truncate(time.Second)
-	return thisUpdate, thisUpdate.Add(CRLLifetime)
+	return thisUpdate, thisUpdate.Add(crlLifetime)
 }
 
 // CRLDue reports whether a CRL of that thisUpdate must be renewed at now.

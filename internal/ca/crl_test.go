@@ -20,7 +20,7 @@ func TestSignCRL(t *testing.T) {
 	if err := list.CheckSignatureFrom(issuer.Certificate); err != nil {
 		t.Error(err)
 	}
-	if list.Number.Int64() != 7 || !list.ThisUpdate.Equal(testNow.Truncate(time.Second)) || list.NextUpdate.Sub(list.ThisUpdate) != CRLLifetime ||
+	if list.Number.Int64() != 7 || !list.ThisUpdate.Equal(testNow.Truncate(time.Second)) || list.NextUpdate.Sub(list.ThisUpdate) != crlLifetime ||
 		!bytes.Equal(list.AuthorityKeyId, issuer.Certificate.SubjectKeyId) {
 		t.Errorf("number %v, %s to %s", list.Number, list.ThisUpdate, list.NextUpdate)
 	}

@@ -181,7 +181,7 @@ func TestNewIssuerRefuses(t *testing.T) {
 	root := must(NewRoot("Example Inc.", rootKey, testNow))(t)
 	sound := must(root.NewIssuing("Example Inc.", key.Public(), testNow))(t)
 	variant := func(change func(*x509.Certificate)) []byte {
-		template := must(caTemplate("Example Inc.", issuingRole, 0, key.Public(), testNow, IssuingLifetime))(t)
+		template := must(caTemplate("Example Inc.", issuingRole, 0, key.Public(), testNow, issuingLifetime))(t)
 		change(template)
 		return must(sign(template, root.Certificate, key.Public(), rootKey))(t).Raw
 	}
@@ -242,7 +242,7 @@ func TestNewIssuerRefuses(t *testing.T) {
 // every CA certificate, so another extension takes its place in the DER.
 func withoutKeyIdentifier(t *testing.T, root *Root, rootKey, key crypto.Signer) []byte {
 	t.Helper()
-	template := must(caTemplate("Example Inc.", issuingRole, 0, key.Public(), testNow, IssuingLifetime))(t)
+	template := must(caTemplate("Example Inc.", issuingRole, 0, key.Public(), testNow, issuingLifetime))(t)
 	sound := must(sign(template, root.Certificate, key.Public(), rootKey))(t)
 	oid, other := must(asn1.Marshal(asn1.ObjectIdentifier{2, 5, 29, 14}))(t), must(asn1.Marshal(asn1.ObjectIdentifier{2, 5, 30, 14}))(t)
 	return bytes.Replace(sound.Raw, oid, other, 1)
@@ -251,7 +251,7 @@ func withoutKeyIdentifier(t *testing.T, root *Root, rootKey, key crypto.Signer) 
 // sameName is another root of the same name.
 func sameName(t *testing.T, root *Root) []byte {
 	t.Helper()
-	template := must(caTemplate("Example Inc.", "Device Root CA", 1, p384Key().Public(), testNow, RootLifetime))(t)
+	template := must(caTemplate("Example Inc.", "Device Root CA", 1, p384Key().Public(), testNow, rootLifetime))(t)
 	template.RawSubject = root.Certificate.RawSubject
 	return must(sign(template, template, p384Key().Public(), p384Key()))(t).Raw
 }

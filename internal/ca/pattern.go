@@ -15,13 +15,6 @@ type Pattern struct {
 	re   *regexp.Regexp
 }
 
-// NewPattern compiles a pattern.
-func NewPattern(text string) (Pattern, error) {
-	var p Pattern
-	err := p.UnmarshalText([]byte(text))
-	return p, err
-}
-
 // UnmarshalText reads the pattern from configuration.
 func (p *Pattern) UnmarshalText(text []byte) error {
 	if len(text) > maxPattern {

@@ -28,7 +28,7 @@ type Profile struct {
 	Version int `yaml:"version"`
 	// Lifetime of a certificate from the time of its issue, a minute to 20 years. It never passes the issuer's own end.
 	Lifetime time.Duration `yaml:"lifetime"`
-	// Backdate is how long before its issue a certificate begins to be valid, for devices whose clock is slow: up to 48h.
+	// Backdate is how long before its issue a certificate begins to be valid, for devices whose clock is slow: up to 48h; 0 stands for the default.
 	Backdate time.Duration `yaml:"backdate"`
 	// Keys that are certified; others are refused with badPublicKey. Where the code carries a credential, the key must also have the type and size that it says, else badCSR.
 	Keys KeyRule `yaml:"keys"`

@@ -83,7 +83,7 @@ func (p *Publisher) Publish(ctx context.Context, call issuance.Call, template *c
 	path := base64.RawURLEncoding.EncodeToString(secret)
 	sum := sha256.Sum256(body)
 	mint.Value = value
-	mint.Minted = Requested(&document)
+	mint.Minted = requested(&document)
 	mint.Document = &issuance.Document{PathHash: sha256.Sum256([]byte(path)), Body: body, SHA256: hex.EncodeToString(sum[:])}
 	codes, err := p.Store.MintCodes(ctx, call, []issuance.Mint{mint})
 	if err != nil {

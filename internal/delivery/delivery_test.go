@@ -105,7 +105,7 @@ func TestPublishPutsAFreshCodeIntoTheDocument(t *testing.T) {
 	if err != nil || code.ID != p.Code.ID || code.Serial != "FAKE1" {
 		t.Errorf("the code in the document is not the minted one: %+v, %v", code, err)
 	}
-	if diff := cmp.Diff(Requested(document), code.Minted); diff != "" {
+	if diff := cmp.Diff(requested(document), code.Minted); diff != "" {
 		t.Errorf("the code does not remember what its document asks for (-document +code):\n%s", diff)
 	}
 	document.DirectoryURL, document.ClientIdentifier = given.DirectoryURL, given.ClientIdentifier
@@ -229,7 +229,9 @@ func TestRequestedIsWhatADeviceAsksFor(t *testing.T) {
 	}{
 		"as it is": {func(*credential.Credential) {}, func(*csr.Request) {}},
 		"only the first pair of an RDN": {
-			func(c *credential.Credential) { c.Subject[0] = append(c.Subject[0], credential.Attribute{"OU", "lost"}) },
+			func(c *credential.Credential) {
+				c.Subject[0] = append(c.Subject[0], credential.Attribute{"OU", "lost"})
+			},
 			func(*csr.Request) {},
 		},
 		"clientAuth where no usage is named": {
@@ -263,7 +265,7 @@ func TestRequestedIsWhatADeviceAsksFor(t *testing.T) {
 				KeyUsage: 1, ExtKeyUsage: []string{"1.3.6.1.5.5.7.3.2"}, KeyType: "EC", KeySize: 384,
 			}
 			c.want(want)
-			if diff := cmp.Diff(want, Requested(document)); diff != "" {
+			if diff := cmp.Diff(want, requested(document)); diff != "" {
 				t.Error(diff)
 			}
 		})

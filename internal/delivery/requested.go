@@ -5,10 +5,10 @@ import (
 	"assay/csr"
 )
 
-// Requested is what a device that has the document asks for in its CSR: the first pair of each
+// requested is what a device that has the document asks for in its CSR: the first pair of each
 // RDN, clientAuth where the document names no usage, and the key that it tells it to make. The
 // certificate profile compares the CSR with it.
-func Requested(c *credential.Credential) *csr.Request {
+func requested(c *credential.Credential) *csr.Request {
 	r := &csr.Request{
 		KeyUsage:    csr.KeyUsage(c.UsageFlags),
 		ExtKeyUsage: c.ExtendedKeyUsage,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,25 +55,35 @@ func TestListenerNeverAsksForAClientCertificate(t *testing.T) {
 	}
 }
 
-func TestListenerSpeaksHTTP1And2(t *testing.T) {
+func TestListenerPrefersHTTP1AndSpeaksHTTP2(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	i := opened(t, dir)
 	s := serve(t, i)
-	for _, protocols := range [][]string{{"http/1.1"}, {"h2", "http/1.1"}} {
+	for _, offer := range []struct {
+		protocols []string
+		want      string
+	}{{[]string{"http/1.1"}, "http/1.1"}, {[]string{"h2"}, "h2"}, {[]string{"h2", "http/1.1"}, "http/1.1"}} {
 		config := trusting(t, i)
-		config.NextProtos = protocols
+		config.NextProtos = offer.protocols
 		state, err := handshake(strings.TrimPrefix(s.BaseURL, "https://"), config)
-		if err != nil || state.NegotiatedProtocol != protocols[0] {
-			t.Errorf("offered %v: got %q, %v", protocols, state.NegotiatedProtocol, err)
+		if err != nil || state.NegotiatedProtocol != offer.want {
+			t.Errorf("offered %v: got %q, %v", offer.protocols, state.NegotiatedProtocol, err)
 		}
 	}
-	response, err := client(t, trusting(t, i)).Get(s.Directories["default"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	if response.ProtoMajor != 2 || response.StatusCode != 200 {
-		t.Errorf("got %s %s", response.Proto, response.Status)
+	for major := 1; major <= 2; major++ {
+		var protocols http.Protocols
+		protocols.SetHTTP1(major == 1)
+		protocols.SetHTTP2(major == 2)
+		transport := &http.Transport{TLSClientConfig: trusting(t, i), Protocols: &protocols}
+		defer transport.CloseIdleConnections()
+		response, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Get(s.Directories["default"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.ProtoMajor != major || response.StatusCode != 200 {
+			t.Errorf("got %s %s, want HTTP/%d", response.Proto, response.Status, major)
+		}
 	}
 }
 

@@ -4,6 +4,9 @@
 //
 // An order names exactly one identifier, so it has exactly one authorization with exactly one
 // challenge. The three are one row: a challenge cannot belong to another order.
+//
+// It refuses nothing itself: the store does, by the errors that stand here, in conditional writes of
+// the transitions that stand here.
 package issuance
 
 import (

@@ -194,4 +194,7 @@ type CRL struct {
 	ThisUpdate time.Time
 	NextUpdate time.Time
 	Stale      bool // a certificate of this shard was revoked since
+	// Revision counts the shard's revocations. A new CRL carries the revision that was read before the
+	// revoked certificates were listed.
+	Revision int64
 }

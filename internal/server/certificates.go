@@ -17,24 +17,24 @@ import (
 // certificate delivers a chain (RFC 8555, section 7.4.2), leaf first, root not included, and notes
 // its first collection.
 func (s *Server) certificate(ctx context.Context, r *request) (*reply, error) {
-	cert, err := s.Store.Certificate(ctx, issuance.CertificateID(r.id))
-	if errors.Is(err, issuance.ErrNotFound) || err == nil && cert.DER == nil {
-		return nil, notFound("certificate")
-	} else if err != nil {
-		return nil, err
-	}
-	r.certificate, r.code, r.device = cert.ID, cert.Code, cert.DeviceSerial
-	if cert.Account != r.account.ID || cert.Directory != r.dir.Name {
-		return nil, acme.NewProblem(acme.Unauthorized, "certificate-account", "the certificate belongs to another account")
-	}
 	if !r.postAsGet() {
 		return nil, acme.NewProblem(acme.Malformed, "post-as-get", "a certificate is read by POST-as-GET")
 	}
-	issuer, ok := s.Issuers[cert.Issuer]
-	if !ok {
-		return nil, errors.New("issuer " + string(cert.Issuer) + " of " + string(cert.ID) + " is not known")
-	}
-	if _, err := s.Store.CollectCertificate(ctx, r.call, cert.ID); err != nil {
+	var issuer *ca.Issuer
+	cert, err := s.Store.CollectCertificate(ctx, r.call, issuance.CertificateID(r.id), func(cert issuance.Certificate) error {
+		r.certificate, r.code, r.device = cert.ID, cert.Code, cert.DeviceSerial
+		if cert.Account != r.account.ID || cert.Directory != r.dir.Name {
+			return acme.NewProblem(acme.Unauthorized, "certificate-account", "the certificate belongs to another account")
+		}
+		var ok bool
+		if issuer, ok = s.Issuers[cert.Issuer]; !ok {
+			return errors.New("issuer " + string(cert.Issuer) + " of " + string(cert.ID) + " is not known")
+		}
+		return nil
+	})
+	if errors.Is(err, issuance.ErrNotFound) || errors.Is(err, issuance.ErrConflict) {
+		return nil, notFound("certificate")
+	} else if err != nil {
 		return nil, err
 	}
 	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER})
@@ -146,7 +146,7 @@ func (s *Server) currentCRL(ctx context.Context, id issuance.IssuerID, shard int
 	for i, e := range revoked {
 		entries[i] = ca.Revoked{Serial: e.Serial, At: e.RevokedAt, Reason: ca.Reason(e.Reason)}
 	}
-	next := issuance.CRL{Issuer: id, Shard: shard, Number: stored.Number + 1}
+	next := issuance.CRL{Issuer: id, Shard: shard, Number: stored.Number + 1, Revision: stored.Revision}
 	next.ThisUpdate, next.NextUpdate = ca.CRLWindow(now)
 	next.DER, err = s.Issuers[id].SignCRL(ctx, ca.CRL{
 		Number: next.Number, ThisUpdate: next.ThisUpdate, NextUpdate: next.NextUpdate, Shard: shard, Revoked: entries,

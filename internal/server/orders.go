@@ -107,9 +107,6 @@ func (s *Server) order(ctx context.Context, r *request) (*reply, error) {
 	if !r.postAsGet() {
 		return nil, acme.NewProblem(acme.Malformed, "post-as-get", "an order is read by POST-as-GET")
 	}
-	if err := s.spend(ctx, r); err != nil {
-		return nil, err
-	}
 	return &reply{status: http.StatusOK, body: s.wireOrder(r.dir, order)}, nil
 }
 
@@ -120,9 +117,6 @@ func (s *Server) authorization(ctx context.Context, r *request) (*reply, error) 
 		return nil, err
 	}
 	if r.postAsGet() {
-		if err := s.spend(ctx, r); err != nil {
-			return nil, err
-		}
 		return &reply{status: http.StatusOK, body: s.wireAuthorization(r.dir, order)}, nil
 	}
 	var in acme.StatusUpdate
@@ -146,9 +140,6 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 		return nil, err
 	}
 	if r.postAsGet() {
-		if err := s.spend(ctx, r); err != nil {
-			return nil, err
-		}
 		return s.challengeReply(r, order), nil
 	}
 	response, err := attest.ParseResponse(r.payload)

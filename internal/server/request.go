@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -91,7 +92,7 @@ func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *ht
 		p.Status = http.StatusUnsupportedMediaType
 		return nil, p
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, hr.Body, acme.MaxRequestSize))
+	body, err := readBody(http.MaxBytesReader(w, hr.Body, acme.MaxRequestSize), hr.ContentLength)
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		p := acme.NewProblem(acme.Malformed, "body-size", "the request is larger than 128 KiB")
 		p.Status = http.StatusRequestEntityTooLarge
@@ -129,6 +130,14 @@ func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *ht
 	return r, nil
 }
 
+// readBody reads a body whose length the client announced, or not: then it is -1.
+func readBody(body io.Reader, announced int64) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(int(min(max(announced, 0), acme.MaxRequestSize)) + bytes.MinRead)
+	_, err := b.ReadFrom(body)
+	return b.Bytes(), err
+}
+
 // findKey finds the key that must have signed: the account's, or the one that the request brings.
 func (s *Server) findKey(ctx context.Context, r *request, h acme.Header, by signer) error {
 	if h.JWK != nil {
@@ -151,7 +160,7 @@ func (s *Server) findKey(ctx context.Context, r *request, h acme.Header, by sign
 	} else if err != nil {
 		return err
 	}
-	key, err := acme.ParseJWK(account.JWK)
+	key, err := s.keys.parse(account.JWK)
 	if err != nil {
 		return err
 	}
@@ -172,9 +181,16 @@ func (s *Server) spend(ctx context.Context, r *request) error {
 	return s.Store.SpendNonce(ctx, r.call.Nonce)
 }
 
-// ownOrder loads the order that the path names and checks that it is the account's.
+// ownOrder loads the order that the path names and checks that it is the account's. A POST-as-GET
+// changes nothing after it, so its nonce is spent with the read.
 func (s *Server) ownOrder(ctx context.Context, r *request) (issuance.Order, error) {
-	order, err := s.Store.Order(ctx, issuance.OrderID(r.id))
+	var order issuance.Order
+	var err error
+	if r.postAsGet() {
+		order, err = s.Store.ReadOrder(ctx, r.call, issuance.OrderID(r.id))
+	} else {
+		order, err = s.Store.Order(ctx, issuance.OrderID(r.id))
+	}
 	if errors.Is(err, issuance.ErrNotFound) {
 		return issuance.Order{}, notFound("order")
 	} else if err != nil {

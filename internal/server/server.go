@@ -74,6 +74,7 @@ func (d *Directory) formats() []string {
 type Server struct {
 	Config
 	nonces    nonces
+	keys      accountKeys
 	strangers strangers
 	handler   http.Handler
 }

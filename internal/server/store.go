@@ -52,6 +52,8 @@ type Accounts interface {
 type Orders interface {
 	CreateOrder(ctx context.Context, call issuance.Call, n issuance.NewOrder) (issuance.Order, error)
 	Order(ctx context.Context, id issuance.OrderID) (issuance.Order, error)
+	// ReadOrder spends the nonce (without fsync) and returns an order.
+	ReadOrder(ctx context.Context, call issuance.Call, id issuance.OrderID) (issuance.Order, error)
 	// OrdersOf lists an account's orders, oldest first, after the cursor ("" for the start).
 	OrdersOf(ctx context.Context, account issuance.AccountID, after issuance.OrderID, limit int) ([]issuance.OrderID, error)
 	// Code returns the code of an order.
@@ -76,12 +78,14 @@ type Issuing interface {
 type Certificates interface {
 	Certificate(ctx context.Context, id issuance.CertificateID) (issuance.Certificate, error)
 	CertificateBySerial(ctx context.Context, serial string) (issuance.Certificate, error)
-	// CollectCertificate spends the nonce (without fsync) and notes the first download.
-	CollectCertificate(ctx context.Context, call issuance.Call, id issuance.CertificateID) (issuance.Certificate, error)
+	// CollectCertificate spends the nonce (without fsync), asks may, and notes the first download.
+	// issuance.ErrConflict if the certificate was never signed.
+	CollectCertificate(ctx context.Context, call issuance.Call, id issuance.CertificateID, may func(issuance.Certificate) error) (issuance.Certificate, error)
 	// RevokeCertificate returns issuance.ErrConflict if it is not valid (revoked already, abandoned).
 	RevokeCertificate(ctx context.Context, call issuance.Call, r issuance.Revocation) (issuance.Certificate, error)
 	CRL(ctx context.Context, issuer issuance.IssuerID, shard int) (issuance.CRL, error)
 	RevokedSerials(ctx context.Context, issuer issuance.IssuerID, shard int, now time.Time) ([]issuance.RevokedSerial, error)
-	// PutCRL stores a CRL whose number is the stored one's plus one (else issuance.ErrConflict).
+	// PutCRL stores a CRL whose number is the stored one's plus one (else issuance.ErrConflict), as stale
+	// if a certificate was revoked since its revision was read.
 	PutCRL(ctx context.Context, crl issuance.CRL) error
 }

@@ -154,6 +154,6 @@ func enrolForBench(b *testing.B, s *store.Store, issuer issuance.IssuerID, value
 	_, err = s.CompleteIssue(ctx, issuance.Call{Now: benchCall().Now, From: "192.0.2.1"}, issuance.Completion{Order: o.ID, Certificate: c.ID, DER: make([]byte, 900), Attested: issuance.Device{Serial: serial, UDID: "00008110-" + serial}})
 	check(err)
 	read()
-	_, err = s.CollectCertificate(ctx, benchCall(), c.ID)
+	_, err = s.CollectCertificate(ctx, benchCall(), c.ID, func(issuance.Certificate) error { return nil })
 	check(err)
 }

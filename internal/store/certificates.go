@@ -16,6 +16,8 @@ const certificateColumns = `id, serial, status, directory, issuer, profile, prof
 	expected_udid, attestation_root, spki_sha256, not_before, not_after, der, reserved_at, issued_at, collected_at,
 	revoked_at, revoked_reason, ifnull(superseded_by, '')`
 
+const certificateByID = `SELECT ` + certificateColumns + ` FROM certificates WHERE id = ?`
+
 func scanCertificate(row scanner) (issuance.Certificate, error) {
 	var c issuance.Certificate
 	var notBefore, notAfter, reserved, issued, collected, revoked int64
@@ -49,7 +51,7 @@ func insertCertificate(t *tx, c *issuance.Certificate) error {
 
 // Certificate returns a certificate by id, whatever its status.
 func (s *Store) Certificate(ctx context.Context, id issuance.CertificateID) (issuance.Certificate, error) {
-	c, err := scanCertificate(s.reads.row(ctx, `SELECT `+certificateColumns+` FROM certificates WHERE id = ?`, string(id)))
+	c, err := scanCertificate(s.reads.row(ctx, certificateByID, string(id)))
 	if err != nil {
 		return c, fmt.Errorf("read certificate: %w", err)
 	}
@@ -65,25 +67,39 @@ func (s *Store) CertificateBySerial(ctx context.Context, serial string) (issuanc
 	return c, nil
 }
 
-// CollectCertificate returns a certificate to whoever may have it, and notes its first download.
-// Not fsynced. issuance.ErrConflict if it was never signed.
-func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id issuance.CertificateID) (c issuance.Certificate, err error) {
-	err = s.note(ctx, call, "collect certificate", func(t *tx) error {
-		c, err = scanCertificate(t.row(`UPDATE certificates SET collected_at = ? WHERE id = ? AND collected_at = 0
-			AND status IN ('valid', 'revoked') RETURNING `+certificateColumns, stamp(call.Now), string(id)))
-		if err == nil {
-			return s.record(t, call, certificateRow(audit.CertificateCollected, &c), audit.Personal{})
+// CollectCertificate returns a certificate if may, asked within the transaction, has no error, and
+// notes its first download. Not fsynced. issuance.ErrConflict if it was never signed.
+func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id issuance.CertificateID, may func(issuance.Certificate) error) (issuance.Certificate, error) {
+	var collected issuance.Certificate
+	err := s.note(ctx, call, "collect certificate", func(t *tx) error {
+		c, err := scanCertificate(t.row(certificateByID, string(id)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return keep(err)
 		}
-		if !errors.Is(err, issuance.ErrNotFound) {
+		if err != nil {
 			return err
 		}
-		c, err = scanCertificate(t.row(`SELECT `+certificateColumns+` FROM certificates WHERE id = ? AND collected_at <> 0`, string(id)))
-		if errors.Is(err, issuance.ErrNotFound) {
-			return t.conflictOrMissing(`SELECT 1 FROM certificates WHERE id = ?`, string(id))
+		if c.DER == nil {
+			return keep(issuance.ErrConflict)
 		}
-		return err
+		if err := may(c); err != nil {
+			return keep(err)
+		}
+		collected = c
+		if !c.CollectedAt.IsZero() {
+			return nil
+		}
+		collected.CollectedAt = timeOf(stamp(call.Now))
+		n, err := t.exec(`UPDATE certificates SET collected_at = ? WHERE id = ? AND collected_at = 0`, stamp(call.Now), string(id))
+		if err := changedOne(n, err, "first collection"); err != nil {
+			return err
+		}
+		return s.record(t, call, certificateRow(audit.CertificateCollected, &c), audit.Personal{})
 	})
-	return c, err
+	if err != nil {
+		return issuance.Certificate{}, err
+	}
+	return collected, nil
 }
 
 func certificateRow(action audit.Action, c *issuance.Certificate) audit.Row {
@@ -105,7 +121,9 @@ func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r iss
 		if err != nil {
 			return err
 		}
-		_, err = t.exec(`UPDATE crls SET stale = 1, revision = revision + 1 WHERE issuer = ? AND shard = ?`, string(c.Issuer), c.CRLShard)
+		_, err = t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
+			VALUES (?, ?, 0, x'', 0, 0, 1, 1) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = revision + 1`,
+			string(c.Issuer), c.CRLShard)
 		if err != nil {
 			return err
 		}

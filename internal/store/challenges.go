@@ -35,10 +35,9 @@ func (s *Store) AnswerChallenge(ctx context.Context, call issuance.Call, a issua
 		status, part, validated = issuance.OrderInvalid, "invalid", 0
 	}
 	err = s.change(ctx, call, what, func(t *tx) error {
-		o, err = s.scanOrder(t.row(`UPDATE orders SET status = ?1, authz = ?2, challenge = ?2, validated_at = ?3,
+		o, err = s.scanOrder(t.updated(orderByID, string(a.Order), `UPDATE orders SET status = ?1, authz = ?2, challenge = ?2, validated_at = ?3,
 				challenge_refusal = ?4, refusal = ?4, evidence = ?5
-			WHERE id = ?6 AND account = ?7 AND status = 'pending' AND challenge = 'pending' AND expires_at > ?8
-			RETURNING `+orderColumns,
+			WHERE id = ?6 AND account = ?7 AND status = 'pending' AND challenge = 'pending' AND expires_at > ?8`,
 			string(status), part, validated, refusal, string(e.ID), string(a.Order), string(a.Account), stamp(call.Now)))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.orderConflict(a.Account, a.Order)

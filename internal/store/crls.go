@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,12 +9,13 @@ import (
 	"assay/internal/issuance"
 )
 
-// CRL returns the newest CRL of an issuer and shard.
+// CRL returns the newest CRL of an issuer and shard. One with number 0, stale and without DER, stands
+// for a shard that has revocations but no CRL yet.
 func (s *Store) CRL(ctx context.Context, issuer issuance.IssuerID, shard int) (issuance.CRL, error) {
 	c := issuance.CRL{Issuer: issuer, Shard: shard}
 	var this, next, stale int64
-	err := s.reads.row(ctx, `SELECT number, der, this_update, next_update, stale FROM crls WHERE issuer = ? AND shard = ?`,
-		string(issuer), shard).Scan(&c.Number, &c.DER, &this, &next, &stale)
+	err := s.reads.row(ctx, `SELECT number, der, this_update, next_update, stale, revision FROM crls WHERE issuer = ? AND shard = ?`,
+		string(issuer), shard).Scan(&c.Number, &c.DER, &this, &next, &stale, &c.Revision)
 	if err != nil {
 		return issuance.CRL{}, fmt.Errorf("read CRL: %w", notFound(err))
 	}
@@ -37,7 +36,7 @@ func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, sh
 		revoked = append(revoked, r)
 		return err
 	}, `SELECT serial, revoked_at, revoked_reason FROM certificates WHERE status = 'revoked' AND issuer = ?1 AND crl_shard = ?2
-		AND not_after > ifnull((SELECT this_update FROM crls WHERE issuer = ?1 AND shard = ?2), ?3) ORDER BY not_after, id`,
+		AND not_after > ifnull((SELECT this_update FROM crls WHERE issuer = ?1 AND shard = ?2 AND number > 0), ?3) ORDER BY not_after, id`,
 		string(issuer), shard, stamp(now.Add(-24*time.Hour)))
 	if err != nil {
 		return nil, fmt.Errorf("list revoked certificates: %w", err)
@@ -46,21 +45,17 @@ func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, sh
 }
 
 // PutCRL stores a CRL whose number is the stored one's plus one (1 for the first), else
-// issuance.ErrConflict. It stays marked stale if it lacks a certificate that was revoked while it
-// was being made.
+// issuance.ErrConflict. It is marked stale if a certificate was revoked since its revision was read:
+// it may lack that certificate.
 func (s *Store) PutCRL(ctx context.Context, crl issuance.CRL) error {
-	list, err := x509.ParseRevocationList(crl.DER)
-	if err != nil {
-		return fmt.Errorf("store CRL: %w", err)
-	}
 	call := issuance.Call{Now: crl.ThisUpdate}
-	err = s.change(ctx, call, "store CRL", func(t *tx) error {
-		n, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale)
-			SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1
+	return s.change(ctx, call, "store CRL", func(t *tx) error {
+		n, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6, 0, 0
 			WHERE ?3 = 1 + ifnull((SELECT number FROM crls WHERE issuer = ?1 AND shard = ?2), 0)
 			ON CONFLICT (issuer, shard) DO UPDATE SET number = excluded.number, der = excluded.der,
-				this_update = excluded.this_update, next_update = excluded.next_update, stale = 1`,
-			string(crl.Issuer), crl.Shard, crl.Number, crl.DER, stamp(crl.ThisUpdate), stamp(crl.NextUpdate))
+				this_update = excluded.this_update, next_update = excluded.next_update, stale = revision <> ?7`,
+			string(crl.Issuer), crl.Shard, crl.Number, crl.DER, stamp(crl.ThisUpdate), stamp(crl.NextUpdate), crl.Revision)
 		if err != nil {
 			return err
 		}
@@ -69,48 +64,7 @@ func (s *Store) PutCRL(ctx context.Context, crl issuance.CRL) error {
 		}
 		return s.record(t, call, audit.Row{
 			Action: audit.CRLPublished, Issuer: string(crl.Issuer),
-			Detail: map[string]string{"shard": fmt.Sprint(crl.Shard), "number": fmt.Sprint(crl.Number), "entries": fmt.Sprint(len(list.RevokedCertificateEntries))},
+			Detail: map[string]string{"shard": fmt.Sprint(crl.Shard), "number": fmt.Sprint(crl.Number)},
 		}, audit.Personal{})
-	})
-	if err != nil {
-		return err
-	}
-	return s.confirmCRL(ctx, crl, list)
-}
-
-// confirmCRL takes the stale mark off a stored CRL once it is known to name every revoked
-// certificate. A revocation meanwhile counts the revision up, and the mark stays.
-func (s *Store) confirmCRL(ctx context.Context, crl issuance.CRL, list *x509.RevocationList) error {
-	var revision int64
-	err := notFound(s.reads.row(ctx, `SELECT revision FROM crls WHERE issuer = ? AND shard = ? AND number = ?`,
-		string(crl.Issuer), crl.Shard, crl.Number).Scan(&revision))
-	if errors.Is(err, issuance.ErrNotFound) {
-		return nil // a newer one is stored already
-	}
-	if err != nil {
-		return fmt.Errorf("confirm CRL: %w", err)
-	}
-	named := make(map[string]bool, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		named[fmt.Sprintf("%040x", e.SerialNumber)] = true
-	}
-	complete := true
-	err = s.reads.rows(ctx, func(row scanner) error {
-		var serial string
-		err := row.Scan(&serial)
-		complete = complete && named[serial]
-		return err
-	}, `SELECT serial FROM certificates WHERE status = 'revoked' AND issuer = ? AND crl_shard = ? AND not_after > ?`,
-		string(crl.Issuer), crl.Shard, stamp(crl.ThisUpdate))
-	if err != nil {
-		return fmt.Errorf("confirm CRL: %w", err)
-	}
-	if !complete {
-		return nil
-	}
-	return s.change(ctx, issuance.Call{Now: crl.ThisUpdate}, "confirm CRL", func(t *tx) error {
-		_, err := t.exec(`UPDATE crls SET stale = 0 WHERE issuer = ? AND shard = ? AND number = ? AND revision = ?`,
-			string(crl.Issuer), crl.Shard, crl.Number, revision)
-		return err
 	})
 }

@@ -2,10 +2,7 @@ package store
 
 import (
 	"context"
-	"crypto/x509"
 	"database/sql"
-
-	"assay/internal/issuance"
 )
 
 // Statements returns the text of every statement that the store has prepared so far.
@@ -49,12 +46,3 @@ func (s *Store) Hold() (release func() error) {
 
 // Waiting is how many changes wait for the writer.
 func (s *Store) Waiting() int { return len(s.writer.jobs) }
-
-// ConfirmCRL is the second half of PutCRL.
-func (s *Store) ConfirmCRL(ctx context.Context, crl issuance.CRL) error {
-	list, err := x509.ParseRevocationList(crl.DER)
-	if err != nil {
-		return err
-	}
-	return s.confirmCRL(ctx, crl, list)
-}

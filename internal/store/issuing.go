@@ -79,9 +79,9 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 	}
 	err = s.change(ctx, call, what, func(t *tx) error {
 		o := issuance.Order{ID: c.Order, Account: c.Account}
-		err := notFound(t.row(`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
-			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1
-			RETURNING directory, ifnull(code, ''), ifnull(evidence, '')`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.id)).
+		err := notFound(t.updated(`SELECT directory, ifnull(code, ''), ifnull(evidence, '') FROM orders WHERE id = ?`, string(c.Order),
+			`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
+			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.id)).
 			Scan(&o.Directory, &o.Code, &o.Evidence))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.orderConflict(c.Account, c.Order)
@@ -123,8 +123,8 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 // an operator was first, or its time is over, the order becomes invalid and the error is
 // issuance.ErrCodeTaken, which is kept.
 func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device issuance.DeviceID, err error) {
-	err = notFound(t.row(`UPDATE codes SET status = 'issuing', order_id = ?
-		WHERE id = ? AND status = 'unused' AND expires_at > ? RETURNING ifnull(device, '')`,
+	err = notFound(t.updated(`SELECT ifnull(device, '') FROM codes WHERE id = ?`, string(o.Code),
+		`UPDATE codes SET status = 'issuing', order_id = ? WHERE id = ? AND status = 'unused' AND expires_at > ?`,
 		string(o.ID), string(o.Code), stamp(call.Now)).Scan(&device))
 	if !errors.Is(err, issuance.ErrNotFound) {
 		return device, err
@@ -167,7 +167,8 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 		if err := t.completeRows(call.Now, c, device, code); err != nil {
 			return err
 		}
-		o, err = s.scanOrder(t.row(`UPDATE orders SET status = 'valid', certificate = ? WHERE id = ? AND status = 'processing' RETURNING `+orderColumns,
+		o, err = s.scanOrder(t.updated(orderByID, string(c.Order),
+			`UPDATE orders SET status = 'valid', certificate = ? WHERE id = ? AND status = 'processing'`,
 			string(c.Certificate), string(c.Order)))
 		if err != nil {
 			return fmt.Errorf("order of a live claim: %w", err)
@@ -184,7 +185,7 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 func (t *tx) completeRows(now time.Time, c issuance.Completion, device, code string) error {
 	n, err := t.exec(`UPDATE certificates SET status = 'valid', der = ?, issued_at = ?, device = ? WHERE id = ? AND status = 'reserved'`,
 		c.DER, stamp(now), null(device), string(c.Certificate))
-	if err := changedOne(n, err, "certificate"); err != nil {
+	if err := changedOne(n, err, "certificate of a live claim"); err != nil {
 		return err
 	}
 	if code == "" {
@@ -193,7 +194,7 @@ func (t *tx) completeRows(now time.Time, c issuance.Completion, device, code str
 	n, err = t.exec(`UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = ifnull(device, ?)
 		WHERE id = ? AND status = 'issuing' AND order_id = ?`,
 		stamp(now), string(c.Certificate), null(device), code, string(c.Order))
-	if err := changedOne(n, err, "code"); err != nil {
+	if err := changedOne(n, err, "code of a live claim"); err != nil {
 		return err
 	}
 	return t.eraseDocument(code)
@@ -202,7 +203,7 @@ func (t *tx) completeRows(now time.Time, c issuance.Completion, device, code str
 // changedOne turns a write that should have changed one row, and did not, into an error.
 func changedOne(n int64, err error, what string) error {
 	if err == nil && n != 1 {
-		err = fmt.Errorf("%s of a live claim: %d rows changed, not 1", what, n)
+		err = fmt.Errorf("%s: %d rows changed, not 1", what, n)
 	}
 	return err
 }
@@ -240,7 +241,7 @@ func (s *Store) abandon(t *tx, call issuance.Call, order issuance.OrderID, why *
 	}
 	if o.Code != "" {
 		n, err := t.exec(`UPDATE codes SET status = 'unused', order_id = NULL WHERE id = ? AND status = 'issuing' AND order_id = ?`, string(o.Code), string(order))
-		if err := changedOne(n, err, "code"); err != nil {
+		if err := changedOne(n, err, "code of a live claim"); err != nil {
 			return false, err
 		}
 	}

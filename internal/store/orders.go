@@ -15,6 +15,8 @@ const orderColumns = `id, account, directory, identifier_type, identifier_kind, 
 	authz, token, challenge, validated_at, challenge_refusal, refusal, tries, ifnull(evidence, ''), ifnull(certificate, ''),
 	created_at, expires_at`
 
+const orderByID = `SELECT ` + orderColumns + ` FROM orders WHERE id = ?`
+
 // scanOrder reads a row of orderColumns. ErrNotFound if there is none.
 func (s *Store) scanOrder(row scanner) (issuance.Order, error) {
 	var o issuance.Order
@@ -76,7 +78,8 @@ func (s *Store) CreateOrder(ctx context.Context, call issuance.Call, n issuance.
 
 func (s *Store) insertOrder(t *tx, call issuance.Call, o issuance.Order, sealed []byte) error {
 	var orders int64
-	err := notFound(t.row(`UPDATE accounts SET orders = orders + 1 WHERE id = ? AND directory = ? AND status = 'valid' RETURNING orders`,
+	err := notFound(t.updated(`SELECT orders FROM accounts WHERE id = ?`, string(o.Account),
+		`UPDATE accounts SET orders = orders + 1 WHERE id = ? AND directory = ? AND status = 'valid'`,
 		string(o.Account), o.Directory).Scan(&orders))
 	if errors.Is(err, issuance.ErrNotFound) {
 		return keep(issuance.ErrConflict)
@@ -120,7 +123,7 @@ func (s *Store) orderableCode(t *tx, call issuance.Call, n issuance.NewOrder) (i
 		return "", s.refuse(t, call, row, audit.Personal{}, &issuance.CodeUnusableError{Code: c.ID, Status: status})
 	}
 	var live int
-	err = t.row(`SELECT count(*) FROM orders WHERE code = ? AND status IN ('pending', 'ready', 'processing') AND expires_at > ?`,
+	err = t.row(`SELECT count(*) FROM orders WHERE code = ? AND status <> 'valid' AND status <> 'invalid' AND expires_at > ?`,
 		string(c.ID), stamp(call.Now)).Scan(&live)
 	if err != nil {
 		return "", err
@@ -147,11 +150,23 @@ func orderRow(action audit.Action, o *issuance.Order) audit.Row {
 
 // Order returns an order by id.
 func (s *Store) Order(ctx context.Context, id issuance.OrderID) (issuance.Order, error) {
-	o, err := s.scanOrder(s.reads.row(ctx, `SELECT `+orderColumns+` FROM orders WHERE id = ?`, string(id)))
+	o, err := s.scanOrder(s.reads.row(ctx, orderByID, string(id)))
 	if err != nil {
 		return o, fmt.Errorf("read order: %w", err)
 	}
 	return o, nil
+}
+
+// ReadOrder spends the call's nonce and returns an order by id. Not fsynced.
+func (s *Store) ReadOrder(ctx context.Context, call issuance.Call, id issuance.OrderID) (o issuance.Order, err error) {
+	err = s.note(ctx, call, "read order", func(t *tx) error {
+		o, err = s.scanOrder(t.row(orderByID, string(id)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return keep(err)
+		}
+		return err
+	})
+	return o, err
 }
 
 // OrdersOf lists at most limit orders of an account, oldest first, after the cursor ("" for the

@@ -1,5 +1,8 @@
 -- Times are microseconds since 1970 UTC, 0 for "not yet"; ids are opaque and sort by time; serials
 -- are lower-case hex. Optional references are NULL, optional texts ''.
+--
+-- Checks and indexes say OR instead of IN where there are more than two values: SQLite would build a
+-- temporary table for the list at every write of the row.
 
 -- +goose Up
 
@@ -34,7 +37,7 @@ CREATE TABLE codes (
     id               TEXT    NOT NULL PRIMARY KEY,
     directory        TEXT    NOT NULL,
     value_sha256     BLOB    NOT NULL CHECK (length(value_sha256) = 32),
-    status           TEXT    NOT NULL CHECK (status IN ('unused', 'issuing', 'consumed', 'revoked')),
+    status           TEXT    NOT NULL CHECK (status = 'unused' OR status = 'issuing' OR status = 'consumed' OR status = 'revoked'),
     device           TEXT REFERENCES devices (id),
     serial           TEXT    NOT NULL DEFAULT '', -- bound serial
     udid             TEXT    NOT NULL DEFAULT '', -- bound UDID
@@ -77,10 +80,10 @@ CREATE TABLE orders (
     identifier_kind   TEXT    NOT NULL,
     identifier_sealed BLOB    NOT NULL, -- may be a live code
     code              TEXT REFERENCES codes (id),
-    status            TEXT    NOT NULL CHECK (status IN ('pending', 'ready', 'processing', 'valid', 'invalid')),
-    authz             TEXT    NOT NULL CHECK (authz IN ('pending', 'valid', 'invalid', 'deactivated')),
+    status            TEXT    NOT NULL CHECK (status = 'pending' OR status = 'ready' OR status = 'processing' OR status = 'valid' OR status = 'invalid'),
+    authz             TEXT    NOT NULL CHECK (authz = 'pending' OR authz = 'valid' OR authz = 'invalid' OR authz = 'deactivated'),
     token             TEXT    NOT NULL,
-    challenge         TEXT    NOT NULL CHECK (challenge IN ('pending', 'valid', 'invalid')),
+    challenge         TEXT    NOT NULL CHECK (challenge = 'pending' OR challenge = 'valid' OR challenge = 'invalid'),
     validated_at      INTEGER NOT NULL DEFAULT 0,
     challenge_refusal TEXT    NOT NULL DEFAULT '', -- JSON, '' for none
     refusal           TEXT    NOT NULL DEFAULT '', -- JSON, '' for none
@@ -95,7 +98,7 @@ CREATE TABLE orders (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX orders_account ON orders (account, id);
 CREATE INDEX orders_live ON orders (code, expires_at)
-    WHERE code IS NOT NULL AND status IN ('pending', 'ready', 'processing');
+    WHERE code IS NOT NULL AND status <> 'valid' AND status <> 'invalid';
 -- Orders that never claimed a serial leave some time after they expired.
 CREATE INDEX orders_retention ON orders (expires_at) WHERE claimed_at = 0;
 
@@ -103,7 +106,7 @@ CREATE TABLE evidence (
     id           TEXT    NOT NULL PRIMARY KEY,
     order_id     TEXT    NOT NULL, -- whose evidence column names this row
     received_at  INTEGER NOT NULL,
-    kind         TEXT    NOT NULL CHECK (kind IN ('attested', 'none', 'failed')),
+    kind         TEXT    NOT NULL CHECK (kind = 'attested' OR kind = 'none' OR kind = 'failed'),
     format       TEXT    NOT NULL,
     object       BLOB, -- as received
     device_error TEXT    NOT NULL,
@@ -138,7 +141,7 @@ CREATE UNIQUE INDEX issuers_active ON issuers (active) WHERE active = 1;
 CREATE TABLE certificates (
     id               TEXT    NOT NULL PRIMARY KEY,
     serial           TEXT    NOT NULL UNIQUE CHECK (length(serial) = 40 AND serial NOT GLOB '*[^0-9a-f]*'),
-    status           TEXT    NOT NULL CHECK (status IN ('reserved', 'valid', 'revoked', 'abandoned')),
+    status           TEXT    NOT NULL CHECK (status = 'reserved' OR status = 'valid' OR status = 'revoked' OR status = 'abandoned'),
     directory        TEXT    NOT NULL,
     issuer           TEXT    NOT NULL REFERENCES issuers (id),
     profile          TEXT    NOT NULL,
@@ -181,12 +184,12 @@ CREATE INDEX certificates_superseded ON certificates (superseded_by) WHERE super
 CREATE TABLE crls (
     issuer      TEXT    NOT NULL REFERENCES issuers (id),
     shard       INTEGER NOT NULL,
-    number      INTEGER NOT NULL,
+    number      INTEGER NOT NULL, -- 0: revocations, but no CRL yet
     der         BLOB    NOT NULL,
     this_update INTEGER NOT NULL,
     next_update INTEGER NOT NULL,
     stale       INTEGER NOT NULL CHECK (stale IN (0, 1)),
-    revision    INTEGER NOT NULL DEFAULT 0, -- counts revocations: a CRL made before one stays stale
+    revision    INTEGER NOT NULL DEFAULT 0, -- counts revocations: a CRL made before one is stale
     PRIMARY KEY (issuer, shard)
 ) STRICT;
 

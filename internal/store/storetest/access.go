@@ -165,6 +165,50 @@ var accountTests = map[string]func(*testing.T, *Bench){
 		_, err = b.UpdateContacts(b.ctx(), b.Call(), "acct_none", nil)
 		b.wantError(err, issuance.ErrNotFound)
 	},
+	"AccountIsReadAsItIsNow": func(t *testing.T, b *Bench) {
+		now := func(what string, want issuance.Account) {
+			t.Helper()
+			if diff := cmp.Diff(want, must(b.Account2(want.ID))); diff != "" {
+				t.Errorf("account after %s: %s", what, diff)
+			}
+		}
+		a := must(b.Account2(b.Account))
+		for range 2 {
+			now("nothing", a)
+		}
+		a, err := b.UpdateContacts(b.ctx(), b.Call(), a.ID, []string{"mailto:new@example.com"})
+		b.ok(err)
+		now("an update", a)
+		a, err = b.ChangeKey(b.ctx(), b.Call(), a.ID, a.Thumbprint, []byte(`{"new":1}`), "new")
+		b.ok(err)
+		now("a key change", a)
+		a, err = b.DeactivateAccount(b.ctx(), b.Call(), a.ID)
+		b.ok(err)
+		now("deactivation", a)
+		idle := b.NewAccount()
+		_, err = b.Account2(idle)
+		b.ok(err)
+		_, err = b.CleanUp(b.ctx(), b.Now.Add(24*time.Hour))
+		b.ok(err)
+		_, err = b.Account2(idle)
+		b.wantError(err, issuance.ErrNotFound)
+	},
+	"ReadOrderSpendsTheNonce": func(t *testing.T, b *Bench) {
+		_, value := b.Mint()
+		o := b.Pending(value)
+		call := b.Call()
+		got, err := b.ReadOrder(b.ctx(), call, o.ID)
+		b.ok(err)
+		if diff := cmp.Diff(o, got); diff != "" {
+			t.Error(diff)
+		}
+		_, err = b.ReadOrder(b.ctx(), call, o.ID)
+		b.wantError(err, issuance.ErrNonceUsed)
+		call = b.Call()
+		_, err = b.ReadOrder(b.ctx(), call, "order_none")
+		b.wantError(err, issuance.ErrNotFound)
+		b.wantError(b.SpendNonce(b.ctx(), call.Nonce), issuance.ErrNonceUsed)
+	},
 	"DeactivationEndsOpenOrders": func(t *testing.T, b *Bench) {
 		_, v1 := b.Mint()
 		_, v2 := b.Mint()

@@ -1,20 +1,19 @@
 package storetest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
-	"math/big"
+	"errors"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
 	"assay/internal/store"
 )
+
+// anyone may collect.
+func anyone(issuance.Certificate) error { return nil }
 
 var certificateTests = map[string]func(*testing.T, *Bench){
 	"FirstCollectionIsNoted": func(t *testing.T, b *Bench) {
@@ -22,13 +21,13 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if n := len(all(b, b.Certificates(b.ctx(), store.CertificateFilter{NeverCollected: true}))); n != 1 {
 			t.Errorf("%d certificates were never collected, want 1", n)
 		}
-		first, err := b.CollectCertificate(b.ctx(), b.Call(), c.ID)
+		first, err := b.CollectCertificate(b.ctx(), b.Call(), c.ID, anyone)
 		b.ok(err)
 		if !first.CollectedAt.Equal(b.Now.Truncate(time.Microsecond)) || len(first.DER) == 0 {
 			t.Errorf("certificate %+v", first)
 		}
 		b.Now = b.Now.Add(time.Hour)
-		again, err := b.CollectCertificate(b.ctx(), b.Call(), c.ID)
+		again, err := b.CollectCertificate(b.ctx(), b.Call(), c.ID, anyone)
 		b.ok(err)
 		if !again.CollectedAt.Equal(first.CollectedAt) {
 			t.Errorf("collected at %v, then %v", first.CollectedAt, again.CollectedAt)
@@ -39,10 +38,29 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		}
 		call := b.Call()
 		b.ok(b.SpendNonce(b.ctx(), call.Nonce))
-		_, err = b.CollectCertificate(b.ctx(), call, c.ID)
+		_, err = b.CollectCertificate(b.ctx(), call, c.ID, anyone)
 		b.wantError(err, issuance.ErrNonceUsed)
-		_, err = b.CollectCertificate(b.ctx(), b.Call(), "cert_none")
+		_, err = b.CollectCertificate(b.ctx(), b.Call(), "cert_none", anyone)
 		b.wantError(err, issuance.ErrNotFound)
+	},
+	"CertificateIsCollectedByWhoMayAlone": func(t *testing.T, b *Bench) {
+		c := b.Issued()
+		refusal := errors.New("not yours")
+		call := b.Call()
+		got, err := b.CollectCertificate(b.ctx(), call, c.ID, func(asked issuance.Certificate) error {
+			if asked.ID != c.ID || asked.Account != c.Account {
+				t.Errorf("asked about %+v", asked)
+			}
+			return refusal
+		})
+		b.wantError(err, refusal)
+		b.wantError(b.SpendNonce(b.ctx(), call.Nonce), issuance.ErrNonceUsed)
+		if got.DER != nil {
+			t.Error("the certificate was handed out")
+		}
+		if n := len(all(b, b.Certificates(b.ctx(), store.CertificateFilter{NeverCollected: true}))); n != 1 {
+			t.Errorf("%d certificates were never collected, want 1", n)
+		}
 	},
 	"RefusalAboutACertificateIsInItsTrail": func(t *testing.T, b *Bench) {
 		c := b.Issued()
@@ -104,30 +122,27 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 	"CRLNumbersFollowEachOther": func(t *testing.T, b *Bench) {
 		_, err := b.CRL(b.ctx(), b.Issuer, 3)
 		b.wantError(err, issuance.ErrNotFound)
-		b.wantError(b.PutCRL(b.ctx(), b.SignedCRL(2, nil)), issuance.ErrConflict)
-		_, err = oneWinner(race(8, func(int) error { return b.PutCRL(b.ctx(), b.SignedCRL(1, nil)) }), issuance.ErrConflict)
+		first := b.NextCRL()
+		second := first
+		second.Number++
+		b.wantError(b.PutCRL(b.ctx(), second), issuance.ErrConflict)
+		_, err = oneWinner(race(8, func(int) error { return b.PutCRL(b.ctx(), first) }), issuance.ErrConflict)
 		b.ok(err)
-		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(2, nil)))
+		b.ok(b.PutCRL(b.ctx(), second))
 		crl, err := b.CRL(b.ctx(), b.Issuer, 3)
 		b.ok(err)
-		if crl.Number != 2 || crl.Stale || !crl.NextUpdate.Equal(b.Now.Add(time.Hour).Truncate(time.Second)) {
-			t.Errorf("CRL %+v", crl)
-		}
-		garbage := b.SignedCRL(3, nil)
-		garbage.DER = []byte("no CRL")
-		if err := b.PutCRL(b.ctx(), garbage); err == nil {
-			t.Error("stored what is no CRL")
+		if diff := cmp.Diff(second, crl); diff != "" {
+			t.Error(diff)
 		}
 	},
 	"RevocationMakesItsShardsCRLStale": func(t *testing.T, b *Bench) {
-		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(1, nil)))
+		b.ok(b.PutCRL(b.ctx(), b.NextCRL()))
 		c := b.Issued()
+		before := b.NextCRL()
 		_, err := b.RevokeCertificate(b.ctx(), b.Operator(), issuance.Revocation{Certificate: c.ID, Reason: 4})
 		b.ok(err)
-		crl, err := b.CRL(b.ctx(), b.Issuer, 3)
-		b.ok(err)
-		if !crl.Stale {
-			t.Error("CRL is not stale after a revocation")
+		if crl, err := b.CRL(b.ctx(), b.Issuer, 3); err != nil || !crl.Stale {
+			t.Errorf("CRL is not stale after a revocation (error %v)", err)
 		}
 		listed, err := b.RevokedSerials(b.ctx(), b.Issuer, 3, b.Now)
 		b.ok(err)
@@ -137,13 +152,28 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if other, err := b.RevokedSerials(b.ctx(), b.Issuer, 4, b.Now); err != nil || len(other) != 0 {
 			t.Errorf("other shard lists %v, error %v", other, err)
 		}
-		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(2, nil))) // made before the revocation
-		if crl, err = b.CRL(b.ctx(), b.Issuer, 3); err != nil || !crl.Stale {
+		b.ok(b.PutCRL(b.ctx(), before))
+		if crl, err := b.CRL(b.ctx(), b.Issuer, 3); err != nil || !crl.Stale {
 			t.Errorf("CRL that lacks a revoked certificate is fresh (error %v)", err)
 		}
-		b.ok(b.PutCRL(b.ctx(), b.SignedCRL(3, listed)))
-		if crl, err = b.CRL(b.ctx(), b.Issuer, 3); err != nil || crl.Stale {
+		b.ok(b.PutCRL(b.ctx(), b.NextCRL()))
+		if crl, err := b.CRL(b.ctx(), b.Issuer, 3); err != nil || crl.Stale {
 			t.Errorf("CRL that names every revoked certificate is stale (error %v)", err)
+		}
+	},
+	"RevocationBeforeTheFirstCRLCounts": func(t *testing.T, b *Bench) {
+		c := b.Issued()
+		overtaken := b.NextCRL()
+		_, err := b.RevokeCertificate(b.ctx(), b.Operator(), issuance.Revocation{Certificate: c.ID})
+		b.ok(err)
+		crl, err := b.CRL(b.ctx(), b.Issuer, 3)
+		b.ok(err)
+		if crl.Number != 0 || !crl.Stale {
+			t.Errorf("shard without a CRL has %+v", crl)
+		}
+		b.ok(b.PutCRL(b.ctx(), overtaken))
+		if crl, err = b.CRL(b.ctx(), b.Issuer, 3); err != nil || crl.Number != 1 || !crl.Stale {
+			t.Errorf("first CRL, overtaken by a revocation, is %+v (error %v)", crl, err)
 		}
 	},
 	"ExpiredCertificatesLeaveTheCRLAfterOneMore": func(t *testing.T, b *Bench) {
@@ -156,7 +186,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 			if len(listed) != want {
 				t.Errorf("CRL %d lists %d certificates, want %d", number+1, len(listed), want)
 			}
-			b.ok(b.PutCRL(b.ctx(), b.SignedCRL(int64(number+1), listed)))
+			b.ok(b.PutCRL(b.ctx(), b.NextCRL()))
 			b.Now = c.NotAfter.Add(time.Duration(number+1) * time.Hour)
 		}
 	},
@@ -192,15 +222,14 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 	},
 }
 
-// SignedCRL is a CRL of shard 3 that lists the revoked certificates.
-func (b *Bench) SignedCRL(number int64, revoked []issuance.RevokedSerial) issuance.CRL {
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "CA"}, KeyUsage: x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}}
-	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: b.Now.Truncate(time.Second), NextUpdate: b.Now.Add(time.Hour).Truncate(time.Second)}
-	for _, r := range revoked {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
-			SerialNumber: new(big.Int).SetBytes(must(hex.DecodeString(r.Serial))), RevocationTime: r.RevokedAt, ReasonCode: r.Reason})
+// NextCRL is the CRL of shard 3 that follows the stored one, made now. What it lists the store does not
+// look at.
+func (b *Bench) NextCRL() issuance.CRL {
+	stored, err := b.CRL(b.ctx(), b.Issuer, 3)
+	if !errors.Is(err, issuance.ErrNotFound) {
+		b.ok(err)
 	}
-	der := must(x509.CreateRevocationList(rand.Reader, list, issuer, key))
-	return issuance.CRL{Issuer: b.Issuer, Shard: 3, Number: number, DER: der, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate}
+	now := b.Now.Truncate(time.Second)
+	return issuance.CRL{Issuer: b.Issuer, Shard: 3, Number: stored.Number + 1, Revision: stored.Revision,
+		DER: []byte("DER"), ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
 }

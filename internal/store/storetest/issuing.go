@@ -67,7 +67,7 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		} else if diff := cmp.Diff(reserved, got); diff != "" {
 			t.Error(diff)
 		}
-		if _, err := b.CollectCertificate(b.ctx(), b.Call(), reserved.ID); !errors.Is(err, issuance.ErrConflict) {
+		if _, err := b.CollectCertificate(b.ctx(), b.Call(), reserved.ID, anyone); !errors.Is(err, issuance.ErrConflict) {
 			t.Errorf("collecting a reserved serial: %v", err)
 		}
 

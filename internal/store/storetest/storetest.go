@@ -41,6 +41,7 @@ type Store interface {
 
 	CreateOrder(context.Context, issuance.Call, issuance.NewOrder) (issuance.Order, error)
 	Order(context.Context, issuance.OrderID) (issuance.Order, error)
+	ReadOrder(context.Context, issuance.Call, issuance.OrderID) (issuance.Order, error)
 	OrdersOf(context.Context, issuance.AccountID, issuance.OrderID, int) ([]issuance.OrderID, error)
 	AnswerChallenge(context.Context, issuance.Call, issuance.Answer) (issuance.Order, error)
 	DeactivateAuthorization(context.Context, issuance.Call, issuance.AccountID, issuance.OrderID) (issuance.Order, error)
@@ -57,7 +58,7 @@ type Store interface {
 	Certificate(context.Context, issuance.CertificateID) (issuance.Certificate, error)
 	CertificateBySerial(context.Context, string) (issuance.Certificate, error)
 	Certificates(context.Context, store.CertificateFilter) iter.Seq2[issuance.Certificate, error]
-	CollectCertificate(context.Context, issuance.Call, issuance.CertificateID) (issuance.Certificate, error)
+	CollectCertificate(context.Context, issuance.Call, issuance.CertificateID, func(issuance.Certificate) error) (issuance.Certificate, error)
 	RevokeCertificate(context.Context, issuance.Call, issuance.Revocation) (issuance.Certificate, error)
 	CRL(context.Context, issuance.IssuerID, int) (issuance.CRL, error)
 	RevokedSerials(context.Context, issuance.IssuerID, int, time.Time) ([]issuance.RevokedSerial, error)

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"assay/internal/installation"
+
+	"github.com/alecthomas/kong"
+)
+
+// documents are the texts that show commands to people.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	texts := map[string]string{}
+	for _, pattern := range []string{"../../README.md", "../../docs/*.md", "../../deploy/*.service"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no documents at %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[strings.TrimPrefix(file, "../../")] = string(text)
+		}
+	}
+	return texts
+}
+
+// parseCommand parses what follows "assay" on a shell's command line, up to the first operator.
+func parseCommand(t *testing.T, line string) error {
+	t.Helper()
+	for _, operator := range []string{"&", "#", ">", "|", ")"} {
+		line, _, _ = strings.Cut(line, operator)
+	}
+	args := strings.Fields(strings.NewReplacer(`"Example Inc."`, "Example", `"`, "", `'`, "").Replace(line))
+	parser, err := kong.New(&cli{}, kong.Name("assay"), kong.Exit(func(int) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = parser.Parse(args)
+	return err
+}
+
+// TestCommandsInDocumentsParse takes every command line of the documents; those within a sentence
+// may leave out what the sentence is not about.
+func TestCommandsInDocumentsParse(t *testing.T) {
+	line := regexp.MustCompile(`(?m)^(?:    |#   ).*?\bassay ([a-z].*)$`)
+	span := regexp.MustCompile("`assay\\s([a-z][^`]*)`")
+	incomplete := regexp.MustCompile(`^(missing flags: |expected ("<|"[a-z]+",|one of ))`)
+	lines, spans := 0, 0
+	for name, text := range documents(t) {
+		for _, m := range line.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(m[0], "./cmd/assay") || strings.HasPrefix(m[1], "assay") {
+				continue // go build, and the service's user
+			}
+			if err := parseCommand(t, m[1]); err != nil {
+				t.Errorf("%s: assay %s: %v", name, m[1], err)
+			}
+			lines++
+		}
+		for _, m := range span.FindAllStringSubmatch(text, -1) {
+			if err := parseCommand(t, m[1]); err != nil && !incomplete.MatchString(err.Error()) {
+				t.Errorf("%s: `assay %s`: %v", name, m[1], err)
+			}
+			spans++
+		}
+	}
+	if lines < 10 || spans < 5 {
+		t.Errorf("found %d command lines and %d within sentences", lines, spans)
+	}
+}
+
+// TestReadmeSessionWorksAsTyped runs "Try it without a device" in a shell, on a free port.
+func TestReadmeSessionWorksAsTyped(t *testing.T) {
+	_, session, found := strings.Cut(documents(t)["README.md"], "## Try it without a device\n\n")
+	var script []string
+	for line := range strings.Lines(session) {
+		typed, indented := strings.CutPrefix(line, "    ")
+		if !indented {
+			break
+		}
+		script = append(script, typed)
+	}
+	if !found || len(script) < 5 || !strings.HasPrefix(script[0], "go build -o assay ") {
+		t.Fatalf("README.md has another session: %q", script)
+	}
+	dir := t.TempDir()
+	for file, link := range map[string]string{"assay": must(os.Executable()), "docs": must(filepath.Abs("../../docs"))} {
+		if err := os.Symlink(link, filepath.Join(dir, file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := strings.Join(script[1:], "")
+	text = strings.Replace(text, " init --dir ./test ", " init --dir ./test --listen "+freeAddress(t)+" ", 1)
+	const serve = "serve --dir ./test &\n"
+	if strings.Count(text, serve) != 1 {
+		t.Fatalf("the session does not serve:\n%s", text)
+	}
+	// Who types is slower than the server's start.
+	text = strings.Replace(text, serve, serve+"until [ -s ./test/server.lock ]; do sleep 0.05; done\n", 1)
+	text = "trap 'kill $! 2>/dev/null || true' EXIT\n" + text // also where a line fails
+	command := exec.CommandContext(t.Context(), "sh", "-e")
+	command.Dir, command.Stdin, command.WaitDelay = dir, strings.NewReader(text), 10*time.Second
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"evidence +attested", "subject +CN=Sam's iPhone,O=Example Inc\\.", "(?m)^cert_\\w+ +valid +FAKE"} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("the session does not show %s:\n%s", want, out)
+		}
+	}
+}
+
+// TestConfigurationInDocumentsLoads takes the example of docs/operations.md as assay.yaml.
+func TestConfigurationInDocumentsLoads(t *testing.T) {
+	_, text, found := strings.Cut(documents(t)["docs/operations.md"], "\n    version: 1\n")
+	if !found {
+		t.Fatal("docs/operations.md shows no configuration")
+	}
+	var config strings.Builder
+	config.WriteString("version: 1\n")
+	for line := range strings.Lines(text) {
+		setting, indented := strings.CutPrefix(line, "    ")
+		if !indented {
+			break
+		}
+		config.WriteString(setting)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "assay.yaml"), []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := installation.LoadConfig(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%s %v %v", c.URL, c.Directories["default"].Identifiers, c.Attestation["apple"].Roots); got != "https://id.example.com [code] [builtin]" {
+		t.Errorf("the example reads as %s", got)
+	}
+}
+
+// freeAddress is a loopback address that nothing listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func must(path string, err error) string {
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
