@@ -102,12 +102,6 @@ type Challenge struct {
 	Error     *Problem   `json:"error,omitempty"`
 }
 
-// ChallengeResponse is the payload that answers a device-attest-01 challenge.
-type ChallengeResponse struct {
-	AttObj string `json:"attObj,omitempty"` // base64url of the CBOR attestation object
-	Error  string `json:"error,omitempty"`  // Apple: why attestation failed, localized
-}
-
 // Finalize is the payload of finalize (section 7.4).
 type Finalize struct {
 	CSR string `json:"csr"` // base64url of the DER

@@ -6,37 +6,27 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// parseProtected checks the protected header member by member, then reads the embedded key.
-func parseProtected(encoded string, inner bool) (Header, *Problem) {
+// parseProtected checks the protected header member by member. The embedded key itself is read by
+// go-jose afterwards; here only that there is one.
+func parseProtected(encoded string, inner bool) (Header, jose.SignatureAlgorithm, *Problem) {
 	raw, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
-		return Header{}, NewProblem(Malformed, checkSyntax, "protected header is not base64url")
+		return Header{}, "", NewProblem(Malformed, checkSyntax, "protected header is not base64url")
 	}
 	members, err := scanObject(raw)
 	if err != nil {
-		return Header{}, NewProblem(Malformed, checkHeader, "protected header: "+err.Error())
+		return Header{}, "", NewProblem(Malformed, checkHeader, "protected header: "+err.Error())
 	}
 	h := headerMembers(members)
 	for _, check := range []func(headerMembers, bool) *Problem{
 		checkExtensions, checkAlg, checkKeyMember, checkNonceMember, checkURLMember,
 	} {
 		if p := check(h, inner); p != nil {
-			return Header{}, p
+			return Header{}, "", p
 		}
 	}
 	header := Header{Algorithm: h.text("alg"), KeyID: h.text("kid"), Nonce: h.text("nonce"), URL: h.text("url")}
-	jwk := h.find("jwk")
-	if jwk == nil {
-		return header, nil
-	}
-	header.JWK = new(jose.JSONWebKey)
-	if err := header.JWK.UnmarshalJSON(jwk); err != nil {
-		return Header{}, NewProblem(BadPublicKey, checkKeyName, "embedded jwk is not a usable public key")
-	}
-	if err := checkKey(header.JWK); err != nil {
-		return Header{}, NewProblem(BadPublicKey, checkKeyName, "embedded jwk: "+err.Error())
-	}
-	return header, nil
+	return header, jose.SignatureAlgorithm(header.Algorithm), nil
 }
 
 // headerMembers are the members of a protected header.

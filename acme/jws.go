@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"encoding/base64"
 	"slices"
 
 	"github.com/go-jose/go-jose/v4"
@@ -48,9 +47,7 @@ type Header struct {
 type Message struct {
 	Header Header
 
-	input     []byte // what was signed: the protected header and the payload as sent
-	payload   []byte
-	signature []byte
+	jws *jose.JSONWebSignature
 }
 
 // ParseMessage reads a request body: one flattened JWS (RFC 7515, section 7.2.2) as RFC 8555,
@@ -78,23 +75,32 @@ func parse(body []byte, inner bool) (*Message, *Problem) {
 	if p != nil {
 		return nil, p
 	}
-	header, p := parseProtected(parts.protected, inner)
+	header, alg, p := parseProtected(parts.protected, inner)
 	if p != nil {
 		return nil, p
 	}
-	m := &Message{Header: header, input: []byte(parts.protected + "." + parts.payload)}
-	var err error
-	if m.payload, err = base64.RawURLEncoding.DecodeString(parts.payload); err != nil {
-		return nil, NewProblem(Malformed, checkSyntax, "payload is not base64url")
+	// The parts are in the compact serialization's encoding already, so go-jose need not read the
+	// JSON around them again.
+	jws, err := jose.ParseSignedCompact(parts.compact(), []jose.SignatureAlgorithm{alg})
+	if err != nil {
+		if header.KeyID == "" { // all else in the header is known to be sound
+			return nil, NewProblem(BadPublicKey, checkKeyName, "embedded jwk is not a usable public key")
+		}
+		return nil, NewProblem(Malformed, checkHeader, "protected header cannot be read")
 	}
-	if m.signature, err = base64.RawURLEncoding.DecodeString(parts.signature); err != nil {
-		return nil, NewProblem(Malformed, checkSyntax, "signature is not base64url")
+	if header.KeyID == "" {
+		header.JWK = jws.Signatures[0].Protected.JSONWebKey
+		if err := checkKey(header.JWK); err != nil {
+			return nil, NewProblem(BadPublicKey, checkKeyName, "embedded jwk: "+err.Error())
+		}
 	}
-	return m, nil
+	return &Message{Header: header, jws: jws}, nil
 }
 
 // flattened holds the three base64url members of a flattened JWS.
 type flattened struct{ protected, payload, signature string }
+
+func (f *flattened) compact() string { return f.protected + "." + f.payload + "." + f.signature }
 
 func parseFlattened(body []byte) (*flattened, *Problem) {
 	members, err := scanObject(body)
@@ -143,9 +149,12 @@ func (m *Message) Verify(key *jose.JSONWebKey) ([]byte, *Problem) {
 	if !fits(alg, key) {
 		return nil, NewProblem(Malformed, checkAlgorithm, "algorithm "+m.Header.Algorithm+" does not fit the key")
 	}
-	for _, signature := range candidates(alg, m.signature) {
-		if verifies(alg, key.Key, m.input, signature) {
-			return m.payload, nil
+	sent := m.jws.Signatures[0].Signature
+	defer func() { m.jws.Signatures[0].Signature = sent }()
+	for _, signature := range candidates(alg, sent) {
+		m.jws.Signatures[0].Signature = signature
+		if payload, err := m.jws.Verify(key); err == nil {
+			return payload, nil
 		}
 	}
 	return nil, NewProblem(Malformed, checkSignature, "signature does not verify")

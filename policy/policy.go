@@ -25,7 +25,7 @@ const (
 	ByUDID   IdentifierKind = "udid"
 )
 
-// Input is everything that a decision rests on.
+// Input is everything that a decision may rest on; today's rules read a part of it.
 type Input struct {
 	Now        time.Time
 	Directory  string

@@ -88,6 +88,7 @@ func (s *Server) newAccount(ctx context.Context, r *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.keys.remember(jwk, r.key)
 	status := http.StatusCreated
 	if !created {
 		status = http.StatusOK

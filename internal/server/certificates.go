@@ -154,7 +154,7 @@ func (s *Server) currentCRL(ctx context.Context, id issuance.IssuerID, shard int
 	if err != nil {
 		return issuance.CRL{}, err
 	}
-	if err := s.Store.PutCRL(ctx, next); errors.Is(err, issuance.ErrConflict) {
+	if err := s.Store.PutCRL(ctx, issuance.Call{Now: now, From: "server"}, next); errors.Is(err, issuance.ErrConflict) {
 		return s.Store.CRL(ctx, id, shard) // another server was first
 	} else if err != nil {
 		return issuance.CRL{}, err

@@ -133,12 +133,12 @@ func (s *hookedStore) NonceKeys(ctx context.Context) ([]issuance.NonceKey, error
 	return s.Store.NonceKeys(ctx)
 }
 
-func (s *hookedStore) PutCRL(ctx context.Context, crl issuance.CRL) error {
+func (s *hookedStore) PutCRL(ctx context.Context, call issuance.Call, crl issuance.CRL) error {
 	if hook := s.beforePutCRL; hook != nil {
 		s.beforePutCRL = nil
 		hook()
 	}
-	return s.Store.PutCRL(ctx, crl)
+	return s.Store.PutCRL(ctx, call, crl)
 }
 
 func (s *hookedStore) BeginIssue(ctx context.Context, call issuance.Call, c issuance.Claim) (issuance.Certificate, error) {

@@ -114,7 +114,7 @@ func TestUnusableCodesLookAlike(t *testing.T) {
 			if test.id == "" {
 				return
 			}
-			rows := h.audited(store.AuditFilter{Code: test.id}, "code-live")
+			rows := h.audited(store.AuditFilter{Code: test.id}, "code-usable")
 			if len(rows) != 1 || rows[0].Detail["status"] != test.status || rows[0].Account != string(c.accountID()) {
 				t.Errorf("the trail says %+v, want one refusal with status %s", rows, test.status)
 			}

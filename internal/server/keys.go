@@ -30,11 +30,16 @@ func (k *accountKeys) parse(jwk []byte) (*jose.JSONWebKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	k.remember(jwk, key)
+	return key, nil
+}
+
+// remember keeps what a canonical form parses to: the bare key, without what came beside it.
+func (k *accountKeys) remember(jwk []byte, key *jose.JSONWebKey) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.parsed == nil || len(k.parsed) == maxAccountKeys {
 		k.parsed = make(map[string]*jose.JSONWebKey)
 	}
-	k.parsed[string(jwk)] = key
-	return key, nil
+	k.parsed[string(jwk)] = &jose.JSONWebKey{Key: key.Key}
 }

@@ -78,13 +78,13 @@ func (s *Server) orderIdentifier(dir *Directory, ids []acme.Identifier) (issuanc
 			"no accepted attestation format can prove a hardware module")
 	default:
 		return issuance.Identifier{}, acme.NewProblem(acme.UnsupportedIdentifier, "identifier-type",
-			"identifiers are of type permanent-identifier")
+			"identifiers are of type permanent-identifier or hardware-module")
 	}
 	return issuance.Identifier{Type: id.Type, Value: id.Value, Kind: identifierKind(dir, id.Value)}, nil
 }
 
 // identifierKind says what a permanent identifier stands for in a directory. Where several kinds
-// are allowed, a value in the form of a code is one; a hyphen or over 20 characters mean a UDID.
+// are allowed, a value in the form of a code is one; over 20 characters mean a UDID.
 func identifierKind(dir *Directory, value string) policy.IdentifierKind {
 	allowed := func(k policy.IdentifierKind) bool { return slices.Contains(dir.Identifiers, k) }
 	switch {

@@ -87,5 +87,5 @@ type Certificates interface {
 	RevokedSerials(ctx context.Context, issuer issuance.IssuerID, shard int, now time.Time) ([]issuance.RevokedSerial, error)
 	// PutCRL stores a CRL whose number is the stored one's plus one (else issuance.ErrConflict), as stale
 	// if a certificate was revoked since its revision was read.
-	PutCRL(ctx context.Context, crl issuance.CRL) error
+	PutCRL(ctx context.Context, call issuance.Call, crl issuance.CRL) error
 }

@@ -129,7 +129,7 @@ func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r iss
 		}
 		row := certificateRow(audit.CertificateRevoked, &c)
 		row.Account = string(r.Account)
-		row.Detail = map[string]string{"reason": fmt.Sprint(r.Reason), "serial": c.Serial}
+		row.Detail = map[string]string{"reason": fmt.Sprint(r.Reason), "certificateSerial": c.Serial}
 		return s.record(t, call, row, audit.Personal{})
 	})
 	return c, err

@@ -20,7 +20,7 @@ func TestCRLIsStaleWhenARevocationOvertakesIt(t *testing.T) {
 		errs <- err
 	}()
 	wait(s.Waiting, 1)
-	go func() { errs <- s.PutCRL(t.Context(), crl) }() // stored after it
+	go func() { errs <- s.PutCRL(t.Context(), issuance.Call{Now: crl.ThisUpdate}, crl) }() // stored after it
 	wait(s.Waiting, 2)
 	if err := release(); err != nil {
 		t.Error(err)

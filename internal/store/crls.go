@@ -47,8 +47,7 @@ func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, sh
 // PutCRL stores a CRL whose number is the stored one's plus one (1 for the first), else
 // issuance.ErrConflict. It is marked stale if a certificate was revoked since its revision was read:
 // it may lack that certificate.
-func (s *Store) PutCRL(ctx context.Context, crl issuance.CRL) error {
-	call := issuance.Call{Now: crl.ThisUpdate}
+func (s *Store) PutCRL(ctx context.Context, call issuance.Call, crl issuance.CRL) error {
 	return s.change(ctx, call, "store CRL", func(t *tx) error {
 		n, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
 			SELECT ?1, ?2, ?3, ?4, ?5, ?6, 0, 0

@@ -110,7 +110,7 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 		}
 		row := orderRow(audit.IssueBegun, &o)
 		row.Certificate, row.Issuer = string(cert.ID), string(cert.Issuer)
-		row.Detail = map[string]string{"serial": cert.Serial, "decision": string(cert.Decision)}
+		row.Detail = map[string]string{"certificateSerial": cert.Serial, "decision": string(cert.Decision)}
 		return s.record(t, call, row, audit.Personal{})
 	})
 	if err != nil {
@@ -246,7 +246,7 @@ func (s *Store) abandon(t *tx, call issuance.Call, order issuance.OrderID, why *
 		}
 	}
 	row := refused(orderRow(audit.IssueAbandoned, &o), why)
-	row.Certificate, row.Detail["serial"] = cert, serial
+	row.Certificate, row.Detail["certificateSerial"] = cert, serial
 	return true, s.record(t, call, row, audit.Personal{})
 }
 

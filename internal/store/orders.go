@@ -119,7 +119,7 @@ func (s *Store) orderableCode(t *tx, call issuance.Call, n issuance.NewOrder) (i
 	c.ExpiresAt = timeOf(expires)
 	row := audit.Row{Action: audit.OrderCreated, Outcome: audit.Refused, Directory: n.Directory, Account: string(n.Account), Code: string(c.ID)}
 	if status := c.StatusAt(call.Now); status != issuance.CodeUnused {
-		row.Check, row.Detail = "code-live", map[string]string{"status": string(status)}
+		row.Check, row.Detail = "code-usable", map[string]string{"status": string(status)}
 		return "", s.refuse(t, call, row, audit.Personal{}, &issuance.CodeUnusableError{Code: c.ID, Status: status})
 	}
 	var live int

@@ -28,7 +28,7 @@ const (
 
 	// commitDelay is how long a commit waits for others to share it, once changes come together: a
 	// commit writes each page that it touched whole, so a shared one costs the processor less.
-	commitDelay = 2 * time.Millisecond
+	commitDelay = 5 * time.Millisecond
 )
 
 // writer owns the one connection that writes. Changes that wait while a commit is being fsynced

@@ -326,7 +326,7 @@ var orderTests = map[string]func(*testing.T, *Bench){
 				t.Errorf("error is %v, want %v", err, &c.want)
 			}
 			if ok && c.want.Code != "" {
-				b.wantAudited(store.AuditFilter{Code: c.want.Code}, audit.OrderCreated, audit.Refused, "code-live")
+				b.wantAudited(store.AuditFilter{Code: c.want.Code}, audit.OrderCreated, audit.Refused, "code-usable")
 			}
 		}
 	},

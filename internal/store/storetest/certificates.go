@@ -125,10 +125,10 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		first := b.NextCRL()
 		second := first
 		second.Number++
-		b.wantError(b.PutCRL(b.ctx(), second), issuance.ErrConflict)
-		_, err = oneWinner(race(8, func(int) error { return b.PutCRL(b.ctx(), first) }), issuance.ErrConflict)
+		b.wantError(b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, second), issuance.ErrConflict)
+		_, err = oneWinner(race(8, func(int) error { return b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, first) }), issuance.ErrConflict)
 		b.ok(err)
-		b.ok(b.PutCRL(b.ctx(), second))
+		b.ok(b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, second))
 		crl, err := b.CRL(b.ctx(), b.Issuer, 3)
 		b.ok(err)
 		if diff := cmp.Diff(second, crl); diff != "" {
@@ -136,7 +136,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		}
 	},
 	"RevocationMakesItsShardsCRLStale": func(t *testing.T, b *Bench) {
-		b.ok(b.PutCRL(b.ctx(), b.NextCRL()))
+		b.ok(b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, b.NextCRL()))
 		c := b.Issued()
 		before := b.NextCRL()
 		_, err := b.RevokeCertificate(b.ctx(), b.Operator(), issuance.Revocation{Certificate: c.ID, Reason: 4})
@@ -152,11 +152,11 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if other, err := b.RevokedSerials(b.ctx(), b.Issuer, 4, b.Now); err != nil || len(other) != 0 {
 			t.Errorf("other shard lists %v, error %v", other, err)
 		}
-		b.ok(b.PutCRL(b.ctx(), before))
+		b.ok(b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, before))
 		if crl, err := b.CRL(b.ctx(), b.Issuer, 3); err != nil || !crl.Stale {
 			t.Errorf("CRL that lacks a revoked certificate is fresh (error %v)", err)
 		}
-		b.ok(b.PutCRL(b.ctx(), b.NextCRL()))
+		b.ok(b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, b.NextCRL()))
 		if crl, err := b.CRL(b.ctx(), b.Issuer, 3); err != nil || crl.Stale {
 			t.Errorf("CRL that names every revoked certificate is stale (error %v)", err)
 		}
@@ -171,7 +171,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if crl.Number != 0 || !crl.Stale {
 			t.Errorf("shard without a CRL has %+v", crl)
 		}
-		b.ok(b.PutCRL(b.ctx(), overtaken))
+		b.ok(b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, overtaken))
 		if crl, err = b.CRL(b.ctx(), b.Issuer, 3); err != nil || crl.Number != 1 || !crl.Stale {
 			t.Errorf("first CRL, overtaken by a revocation, is %+v (error %v)", crl, err)
 		}
@@ -186,7 +186,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 			if len(listed) != want {
 				t.Errorf("CRL %d lists %d certificates, want %d", number+1, len(listed), want)
 			}
-			b.ok(b.PutCRL(b.ctx(), b.NextCRL()))
+			b.ok(b.PutCRL(b.ctx(), issuance.Call{Now: b.Now}, b.NextCRL()))
 			b.Now = c.NotAfter.Add(time.Duration(number+1) * time.Hour)
 		}
 	},

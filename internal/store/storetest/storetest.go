@@ -62,7 +62,7 @@ type Store interface {
 	RevokeCertificate(context.Context, issuance.Call, issuance.Revocation) (issuance.Certificate, error)
 	CRL(context.Context, issuance.IssuerID, int) (issuance.CRL, error)
 	RevokedSerials(context.Context, issuance.IssuerID, int, time.Time) ([]issuance.RevokedSerial, error)
-	PutCRL(context.Context, issuance.CRL) error
+	PutCRL(context.Context, issuance.Call, issuance.CRL) error
 	Issuers(context.Context) ([]issuance.Issuer, error)
 	AddIssuer(context.Context, issuance.Call, issuance.Issuer) (issuance.Issuer, error)
 	ActivateIssuer(context.Context, issuance.Call, issuance.IssuerID) (issuance.Issuer, error)
