@@ -19,7 +19,7 @@ import (
 // cost more to verify than a request is worth.
 const (
 	minRSABits = 2048
-	maxRSABits = 8192
+	maxRSABits = 4096 // what go-jose reads at most; not left to its setting, which any package may change
 )
 
 // Thumbprint is the base64url SHA-256 thumbprint of a public key (RFC 7638).
@@ -58,7 +58,7 @@ func CanonicalJWK(key *jose.JSONWebKey) ([]byte, error) {
 }
 
 // ParseJWK reads a public key and applies the same rules as to the key of a request: public, valid,
-// RSA of 2048 to 8192 bits, P-256, P-384, P-521 or Ed25519.
+// RSA of 2048 to 4096 bits, P-256, P-384, P-521 or Ed25519.
 func ParseJWK(data []byte) (*jose.JSONWebKey, error) {
 	if len(data) > MaxRequestSize {
 		return nil, errors.New("parse key: too large")

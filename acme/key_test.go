@@ -1,8 +1,11 @@
 package acme
 
 import (
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -70,6 +73,21 @@ func TestParseJWKRefuses(t *testing.T) {
 	} {
 		if _, err := ParseJWK([]byte(bad)); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestRSAKeysAreOf2048To4096Bits(t *testing.T) {
+	for bits, want := range map[int]bool{2047: false, 2048: true, 4096: true, 4097: false, 8192: false} {
+		n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)
+		// Asked without go-jose too: its limit can be changed by whoever imports it.
+		n.SetBit(n, 0, 1)
+		if err := checkKey(&jose.JSONWebKey{Key: &rsa.PublicKey{N: n, E: 65537}}); (err == nil) != want {
+			t.Errorf("%d bits: error is %v", bits, err)
+		}
+		text := fmt.Sprintf(`{"kty":"RSA","e":"AQAB","n":%q}`, base64.RawURLEncoding.EncodeToString(n.Bytes()))
+		if _, err := ParseJWK([]byte(text)); (err == nil) != want {
+			t.Errorf("%d bits read: error is %v", bits, err)
 		}
 	}
 }

@@ -345,3 +345,14 @@ func TestVerifierIsSafeForConcurrentUse(t *testing.T) {
 		}
 	}
 }
+
+// TestVerifyRefusesARootThatPosesAsALeaf: a root is left out of the chain only below a leaf, so that
+// a statement of nothing but a root, which everybody has, is refused as any other leaf would be.
+func TestVerifyRefusesARootThatPosesAsALeaf(t *testing.T) {
+	object, err := cbor.Marshal(map[string]any{"fmt": "apple", "attStmt": map[string]any{"x5c": [][]byte{attest.AppleRoot().Certificate.Raw}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts, err := verifyObject(attest.NewVerifier(), object, realParams(t, "2025-08-20T00:00:00Z"))
+	wantRefusal(t, facts, err, attest.CheckLeafNotCA)
+}

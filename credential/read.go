@@ -207,11 +207,11 @@ func (d *Document) integer(n *node, name string) (int, bool) {
 	return int(value), true
 }
 
-// checkText reports what no text of the document should have: control characters, stray spaces
+// checkText reports what no text of the document should have: invisible characters, stray spaces
 // and template variables that nobody filled in.
 func (d *Document) checkText(n *node) {
-	if i := strings.IndexFunc(n.text, func(c rune) bool { return unicode.IsControl(c) || c == '\u2028' || c == '\u2029' }); i >= 0 {
-		d.at(n, controlCharacter, "remove it", "the text %s has a control character: programs cut the text there, or refuse it", quote(n.text))
+	if i := strings.IndexFunc(n.text, func(c rune) bool { return unicode.In(c, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }); i >= 0 {
+		d.at(n, controlCharacter, "remove it", "the text %s has a control or invisible character: programs cut the text there, or refuse it, as this server does in names", quote(n.text))
 	}
 	if strings.TrimSpace(n.text) != n.text {
 		d.at(n, surroundingSpace, "remove it", "the text %s begins or ends with white space, which the device keeps: it will not compare equal to the text without it", quote(n.text))

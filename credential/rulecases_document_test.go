@@ -89,6 +89,7 @@ var keyCases = []ruleCase{
 	{"size with a fraction of zero", sizeLine, `"KeySize": 384.0`, "", one("integer-form", "$.KeySize")},
 	{"size with an exponent", sizeLine, `"KeySize": 3.84e2`, "", one("integer-form", "$.KeySize")},
 	{"minus zero", flagsLine, `"UsageFlags": -0`, "", []found{{"integer-form", "$.UsageFlags"}, {"usage-flags-zero", "$.UsageFlags"}}},
+	{"zero-width space in a value", `"Example Inc."`, `"Example\u200b"`, "", one("control-character", "$.Subject[1][0][1]")},
 	{"NUL in a value", `"Example Inc."`, `"Example\u0000"`, "", one("control-character", "$.Subject[1][0][1]")},
 	{"space after the code", codeLine, `"9vJ8n3sX0uZlq7QbW2dKfA "`, "", one("surrounding-space", "$.ClientIdentifier")},
 	{"variable in dollars", `"device"`, `"$SERIALNUMBER"`, "", one("placeholder", "$.Subject[2][0][1]")},

@@ -77,7 +77,7 @@ func parseAttribute(set *cryptobyte.String) (Attribute, error) {
 		return Attribute{}, refuse(CheckSubject, "attribute %s is empty", oid)
 	}
 	if !printable(text) {
-		return Attribute{}, refuse(CheckSubject, "attribute %s holds control characters", oid)
+		return Attribute{}, refuse(CheckSubject, "attribute %s holds control or invisible formatting characters", oid)
 	}
 	return Attribute{Type: oid, Value: text, Raw: raw}, nil
 }
@@ -151,11 +151,12 @@ func IsPrintableString(s string) bool {
 	})
 }
 
-// printable reports whether text can be shown: control characters could forge lines of a log or
-// end a string in C.
+// printable reports whether text can be shown as it is: control characters could forge lines of a
+// log or end a string in C, and invisible formatting characters (Unicode category Cf, such as the
+// right-to-left override) make two different names look the same.
 func printable(text string) bool {
 	for _, r := range text {
-		if unicode.IsControl(r) {
+		if unicode.In(r, unicode.Cc, unicode.Cf) {
 			return false
 		}
 	}

@@ -259,6 +259,10 @@ func TestParseRefuses(t *testing.T) {
 		"off the curve":         {draft{spki: seq(ecInfo, tlv(cbasn1.BIT_STRING, name(0, 4), bytes.Repeat(name(1), 64)))}, CheckKey},
 		"Ed25519":               {draft{spki: seq(seq(oid("1.3.101.112")), tlv(cbasn1.BIT_STRING, name(0), bytes.Repeat(name(1), 32)))}, CheckKey},
 		"non-canonical":         {draft{spki: spkiWithTrailingParameter(t)}, CheckKey},
+		"subject control":       {draft{subject: seq(rdn("2.5.4.3", cbasn1.UTF8String, "a\x1bb"))}, CheckSubject},
+		"subject zero width":    {draft{subject: seq(rdn("2.5.4.3", cbasn1.UTF8String, "a\u200bb"))}, CheckSubject},
+		"subject right to left": {draft{subject: seq(rdn("2.5.4.3", cbasn1.UTF8String, "a\u202eb"))}, CheckSubject},
+		"subject BMP invisible": {draft{subject: seq(rdn("2.5.4.3", tagBMPString, "\x00a\xfe\xff"))}, CheckSubject},
 		"RDN no set":            {draft{subject: seq(seq())}, CheckSubject},
 		"RDN empty":             {draft{subject: seq(tlv(cbasn1.SET))}, CheckSubject},
 		"attribute short":       {draft{subject: seq(tlv(cbasn1.SET, seq(oid("2.5.4.3"))))}, CheckSubject},
@@ -283,6 +287,8 @@ func TestParseRefuses(t *testing.T) {
 		"65 names":              {draft{attributes: requesting(san(slices.Repeat([][]byte{ia5(2, "a")}, 65)...))}, CheckAltName},
 		"UPN type":              {draft{attributes: requesting(san(otherName(oidUPN, tlv(cbasn1.IA5String, name('a')))))}, CheckAltName},
 		"UPN control":           {draft{attributes: requesting(san(otherName(oidUPN, tlv(cbasn1.UTF8String, name('a', 7)))))}, CheckAltName},
+		"UPN trailing":          {draft{attributes: requesting(san(otherName(oidUPN, append(tlv(cbasn1.UTF8String, name('a')), tlv(cbasn1.NULL)...))))}, CheckAltName},
+		"UPN invisible":         {draft{attributes: requesting(san(otherName(oidUPN, tlv(cbasn1.UTF8String, []byte("a\u202eb")))))}, CheckAltName},
 		"device name":           {draft{attributes: requesting(san(otherName("1.3.6.1.5.5.7.8.3", seq())))}, CheckAltName},
 		"otherName":             {draft{attributes: requesting(san(tlv(cbasn1.Tag(0).ContextSpecific().Constructed(), oid("1.2.3"))))}, CheckAltName},
 		"KU type":               {draft{attributes: requesting(extension(oidKeyUsage, tlv(cbasn1.OCTET_STRING, name(1))))}, CheckExtension},
@@ -373,4 +379,16 @@ func manyAttributes(n int) (list [][]byte) {
 		list = append(list, seq(id, tlv(cbasn1.SET)))
 	}
 	return list
+}
+
+func TestParseRefusesObjectIdentifiersOverTheLimit(t *testing.T) {
+	asking := func(size int) []byte {
+		id := tlv(cbasn1.OBJECT_IDENTIFIER, bytes.Repeat([]byte{1}, size))
+		return draft{attributes: requesting(seq(id, tlv(cbasn1.OCTET_STRING)))}.der(t)
+	}
+	if _, err := Parse(asking(maxOID)); err != nil {
+		t.Errorf("%d bytes: %v", maxOID, err)
+	}
+	_, err := Parse(asking(maxOID + 1))
+	requireCheck(t, err, CheckExtension, BadCSR)
 }

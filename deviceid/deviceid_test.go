@@ -372,3 +372,30 @@ func fuzzRoundTrip(t *testing.T, name OtherName) {
 		t.Errorf("%v: DER %x became %v, %v", name, der, again, err)
 	}
 }
+
+func TestUDIDsCompareWholeWithoutCase(t *testing.T) {
+	const udid = "00008110-000A1B2C3D4E5F60"
+	for other, want := range map[string]bool{
+		udid:                     true,
+		strings.ToLower(udid):    true,
+		udid[:len(udid)-1]:       false, // a prefix
+		udid + "0":               false,
+		udid[1:]:                 false,
+		" " + udid:               false,
+		"":                       false,
+		udid[:len(udid)-1] + "1": false,
+	} {
+		if SameUDID(udid, other) != want || SameUDID(other, udid) != want {
+			t.Errorf("%q: same as %q is not %t", other, udid, want)
+		}
+	}
+}
+
+func TestSerialsCompareExactly(t *testing.T) {
+	const serial = "C02XG0ZZ"
+	for other, want := range map[string]bool{serial: true, "c02xg0zz": false, "C02XG0Z": false, "C02XG0ZZZ": false, " C02XG0ZZ": false, "": false} {
+		if SameSerial(serial, other) != want || SameSerial(other, serial) != want {
+			t.Errorf("%q: same as %q is not %t", other, serial, want)
+		}
+	}
+}

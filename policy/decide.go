@@ -14,6 +14,7 @@ const (
 	CheckCodeLive        = "code-live"
 	CheckEvidence        = "evidence"
 	CheckFormat          = "format-accepted"
+	CheckRoot            = "root-accepted"
 	CheckFacts           = "evidence-verified"
 	CheckSerialAttested  = "bound-serial-attested"
 	CheckSerialMatches   = "bound-serial"
@@ -87,6 +88,9 @@ func weighEvidence(in Input) []Reason {
 		rule(CheckFormat, slices.Contains(in.Formats, in.Facts.Format),
 			"the directory accepts "+in.Facts.Format+" attestations",
 			fmt.Sprintf("the directory does not accept %q attestations", in.Facts.Format)),
+		// Facts are stored when the challenge is answered; a root may have been removed since.
+		rule(CheckRoot, slices.Contains(in.Roots, in.Facts.Root.SHA256),
+			"the root that anchored the evidence is accepted", "the root that anchored the evidence is not accepted any more"),
 	}
 	serial, udid := in.Facts.Identifier(deviceid.Serial), in.Facts.Identifier(deviceid.UDID)
 	if in.Code != nil && in.Code.Serial != "" {

@@ -30,6 +30,7 @@ type Input struct {
 	Now        time.Time
 	Directory  string
 	Formats    []string // attestation formats that the directory accepts
+	Roots      []string // SHA-256 of the roots that the directory accepts now, lower-case hex
 	Identifier IdentifierKind
 	Claimed    string // the serial or UDID that the order named; "" for a code
 	Evidence   attest.Kind

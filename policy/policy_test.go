@@ -16,7 +16,7 @@ import (
 
 // attested is evidence of a device with these values; "" is what the evidence lacks.
 func attested(serial, udid string) *attest.Facts {
-	f := &attest.Facts{Format: attest.FormatApple, PublicKey: []byte("attested key"), Fresh: true}
+	f := &attest.Facts{Format: attest.FormatApple, PublicKey: []byte("attested key"), Fresh: true, Root: attest.RootFact{SHA256: testRoot}}
 	for kind, value := range map[deviceid.Kind]string{deviceid.Serial: serial, deviceid.UDID: udid} {
 		if value != "" {
 			f.Identifiers = append(f.Identifiers, deviceid.Identifier{Kind: kind, Value: value})
@@ -25,10 +25,12 @@ func attested(serial, udid string) *attest.Facts {
 	return f
 }
 
+const testRoot = "0123abcd"
+
 // sound is an input that is issued on.
 func sound() Input {
 	return Input{
-		Formats: []string{attest.FormatApple}, Identifier: ByCode, Evidence: attest.Attested, Facts: attested("S1", "U1"),
+		Formats: []string{attest.FormatApple}, Roots: []string{testRoot}, Identifier: ByCode, Evidence: attest.Attested, Facts: attested("S1", "U1"),
 		Code: &Code{ID: "code_1", Live: true}, Request: &csr.Request{SPKI: []byte("attested key")},
 	}
 }
@@ -62,6 +64,9 @@ func TestDecide(t *testing.T) {
 		"no facts, unattested okay":  {func(in *Input) { in.Facts, in.Code.AllowUnattested = nil, true }, CheckFacts},
 		"format not accepted":        {func(in *Input) { in.Formats = []string{"tpm"} }, CheckFormat},
 		"no format accepted":         {func(in *Input) { in.Formats = nil }, CheckFormat},
+		"root removed since":         {func(in *Input) { in.Roots = []string{"00"} }, CheckRoot},
+		"no root accepted":           {func(in *Input) { in.Roots = nil }, CheckRoot},
+		"facts without a root":       {func(in *Input) { in.Facts.Root.SHA256 = "" }, CheckRoot},
 		"another serial":             {func(in *Input) { in.Code.Serial = "S2" }, CheckSerialMatches},
 		"serial in other case":       {func(in *Input) { in.Code.Serial = "s1" }, CheckSerialMatches},
 		"serial lacking":             {func(in *Input) { in.Code.Serial, in.Facts = "S1", attested("", "U1") }, CheckSerialAttested},
@@ -189,6 +194,7 @@ func inputs() *rapid.Generator[Input] {
 	return rapid.Custom(func(t *rapid.T) Input {
 		in := Input{
 			Formats:    rapid.SliceOfN(rapid.SampledFrom([]string{attest.FormatApple, "tpm"}), 0, 2).Draw(t, "formats"),
+			Roots:      rapid.SliceOfN(rapid.SampledFrom([]string{testRoot, "ffff"}), 0, 2).Draw(t, "roots"),
 			Identifier: rapid.SampledFrom([]IdentifierKind{ByCode, BySerial, ByUDID, "", "imei"}).Draw(t, "identifier"),
 			Claimed:    value.Draw(t, "claimed"),
 			Evidence:   rapid.SampledFrom([]attest.Kind{attest.Attested, attest.None, attest.Failed, "", "other"}).Draw(t, "evidence"),

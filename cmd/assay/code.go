@@ -224,7 +224,7 @@ func (w *mintWriter) flush() error {
 
 type codeList struct {
 	Dir       string `required:"" placeholder:"DIR" help:"The installation's folder."`
-	Status    string `enum:",unused,issuing,consumed,revoked,expired" default:"" help:"Only codes of this status (unused, issuing, consumed, revoked, expired)."`
+	Status    string `enum:",unused,issuing,consumed,revoked,expired,exhausted" default:"" help:"Only codes of this status (unused, issuing, consumed, revoked, expired, exhausted)."`
 	Serial    string `placeholder:"S" help:"Only codes bound to this serial number."`
 	Directory string `placeholder:"NAME" help:"Only codes of this ACME directory."`
 }

@@ -107,7 +107,7 @@ func TestReadmeSessionWorksAsTyped(t *testing.T) {
 		t.Fatalf("the session does not serve:\n%s", text)
 	}
 	// Who types is slower than the server's start.
-	text = strings.Replace(text, serve, serve+"until [ -s ./test/server.lock ]; do sleep 0.05; done\n", 1)
+	text = strings.Replace(text, serve, serve+"until [ -s ./test/server.url ]; do sleep 0.05; done\n", 1)
 	text = "trap 'kill $! 2>/dev/null || true' EXIT\n" + text // also where a line fails
 	command := exec.CommandContext(t.Context(), "sh", "-e")
 	command.Dir, command.Stdin, command.WaitDelay = dir, strings.NewReader(text), 10*time.Second

@@ -18,8 +18,8 @@ const (
 	CheckMintedAltNames       = "minted-alt-names"              // the alternative names of a kind are what the credential says
 	CheckMintedKeyUsage       = "minted-key-usage"              // the key usage is what the credential says
 	CheckMintedExtKeyUsage    = "minted-ext-key-usage"          // the extended key usage is what the credential says
-	CheckAttestedPermanentID  = "attested-permanent-identifier" // a requested permanent identifier is an attested one
-	CheckAttestedHardwareName = "attested-hardware-module"      // a requested hardware module is the attested one
+	CheckAttestedPermanentID  = "attested-permanent-identifier" // a requested permanent identifier is an attested one, and a granted one fits the grammar
+	CheckAttestedHardwareName = "attested-hardware-module"      // a requested hardware module is the attested one, and a granted one fits the grammar
 )
 
 // GrantInput is everything that a grant rests on.

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"fmt"
 	"slices"
 
 	"assay/csr"
@@ -103,10 +102,7 @@ func (g *granting) checkDeviceNames() error {
 		if proven {
 			continue
 		}
-		if name.Kind == csr.AltPermanentIdentifier {
-			return badCSR(CheckAttestedPermanentID, "the request names a permanent identifier that is not attested")
-		}
-		return badCSR(CheckAttestedHardwareName, "the request names a hardware module that is not attested")
+		return badCSR(attestedNameCheck(name.Kind), "the request names a %s that is not attested", name.Kind)
 	}
 	return nil
 }
@@ -124,7 +120,8 @@ func (g *granting) attestedNames() ([]csr.AltName, error) {
 		}
 		raw, err := encoded.GeneralName()
 		if err != nil {
-			return nil, fmt.Errorf("grant certificate: attested %s: %w", id.Kind, err)
+			// The device's own: no later attempt goes better, so the device is told.
+			return nil, badCSR(attestedNameCheck(kind), "the attested %s fits no %s: %v", id.Kind, kind, err)
 		}
 		names = append(names, csr.AltName{Kind: kind, Value: encoded.String(), Raw: raw})
 	}
@@ -137,6 +134,14 @@ func deviceName(id deviceid.Identifier) (csr.AltKind, deviceid.OtherName) {
 		return csr.AltHardwareModule, deviceid.HardwareModule{SerialNumber: id.Value, Type: id.Assigner}
 	}
 	return csr.AltPermanentIdentifier, deviceid.PermanentIdentifier{Value: id.Value, Assigner: id.Assigner}
+}
+
+// attestedNameCheck is the check that device names of a kind are under.
+func attestedNameCheck(kind csr.AltKind) string {
+	if kind == csr.AltHardwareModule {
+		return CheckAttestedHardwareName
+	}
+	return CheckAttestedPermanentID
 }
 
 func isDeviceName(kind csr.AltKind) bool {

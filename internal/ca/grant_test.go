@@ -375,6 +375,7 @@ func TestSensitiveUsagesNeedTheProfile(t *testing.T) {
 	for _, usage := range []string{
 		"1.3.6.1.5.5.7.3.1", "2.5.29.37.0", "1.3.6.1.5.5.7.3.3", "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9",
 		"1.3.6.1.4.1.311.20.2.1", "1.3.6.1.4.1.311.10.3.13", "1.2.840.113635.100.4.1", "1.3.6.1.5.2.3.5",
+		"1.3.6.1.4.1.311.10.12.1", "1.3.6.1.5.5.7.3.27", "1.3.6.1.5.5.7.3.28",
 	} {
 		ask := asking{ext: []string{csr.ClientAuth, usage}}
 		in := GrantInput{Request: ask.parsed(t), Minted: ask.minted(t), IdentityID: testID}

@@ -97,23 +97,26 @@ var extKeyUsageNames = map[string]string{
 // revocation, or ask certificates for others. A credential that names one is granted it only if the
 // profile allows it by name, so that one careless document does not reach that far.
 var sensitiveUsages = []string{
-	"2.5.29.37.0",            // anyExtendedKeyUsage
-	"1.3.6.1.5.5.7.3.1",      // serverAuth
-	"1.3.6.1.5.5.7.3.3",      // codeSigning
-	"1.3.6.1.5.5.7.3.8",      // timeStamping
-	"1.3.6.1.5.5.7.3.9",      // OCSPSigning
-	"1.3.6.1.5.2.3.5",        // Kerberos KDC (RFC 4556)
-	"1.3.6.1.4.1.311.20.2.1", // Microsoft certificate request agent
-	"1.3.6.1.4.1.311.21.5",   // Microsoft private key archival
-	"1.3.6.1.4.1.311.21.6",   // Microsoft key recovery agent
-	"2.16.840.1.113730.4.1",  // Netscape server gated cryptography
-	"2.23.133.8.3",           // TCG attestation key
-	"2.23.133.8.1",           // TCG endorsement key
-	"1.3.6.1.4.1.311.10.3",   // Microsoft's signing usages, as a branch: trust lists, drivers, lifetime
-	"1.3.6.1.4.1.311.2.1",    // Microsoft's Authenticode usages, as a branch
-	"1.2.840.113635.100.4",   // Apple's usages, as a branch: code signing and attestation among them
-	"1.3.6.1.4.1.311.61.1",   // Microsoft's kernel mode code signing, as a branch
-	"1.3.6.1.4.1.311.76.8.1", // Microsoft publisher
+	"2.5.29.37.0",             // anyExtendedKeyUsage
+	"1.3.6.1.5.5.7.3.1",       // serverAuth
+	"1.3.6.1.5.5.7.3.3",       // codeSigning
+	"1.3.6.1.5.5.7.3.8",       // timeStamping
+	"1.3.6.1.5.5.7.3.9",       // OCSPSigning
+	"1.3.6.1.5.5.7.3.27",      // CMC certification authority (RFC 6402)
+	"1.3.6.1.5.5.7.3.28",      // CMC registration authority (RFC 6402)
+	"1.3.6.1.5.2.3.5",         // Kerberos KDC (RFC 4556)
+	"1.3.6.1.4.1.311.10.12.1", // Microsoft any application policy
+	"1.3.6.1.4.1.311.20.2.1",  // Microsoft certificate request agent
+	"1.3.6.1.4.1.311.21.5",    // Microsoft private key archival
+	"1.3.6.1.4.1.311.21.6",    // Microsoft key recovery agent
+	"2.16.840.1.113730.4.1",   // Netscape server gated cryptography
+	"2.23.133.8.3",            // TCG attestation key
+	"2.23.133.8.1",            // TCG endorsement key
+	"1.3.6.1.4.1.311.10.3",    // Microsoft's signing usages, as a branch: trust lists, drivers, lifetime
+	"1.3.6.1.4.1.311.2.1",     // Microsoft's Authenticode usages, as a branch
+	"1.2.840.113635.100.4",    // Apple's usages, as a branch: code signing and attestation among them
+	"1.3.6.1.4.1.311.61.1",    // Microsoft's kernel mode code signing, as a branch
+	"1.3.6.1.4.1.311.76.8.1",  // Microsoft publisher
 }
 
 // isSensitive reports whether a usage is, or lies below, a sensitive one.

@@ -194,7 +194,7 @@ func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
 func (o *InitOptions) secrets(dir string, result *InitResult) error {
 	key := make([]byte, dataKeySize)
 	rand.Read(key)
-	if err := writeNew(filepath.Join(dir, keysFolder, "data.key"), []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
+	if err := writeNew(dataKeyPath(dir), []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
 		return err
 	}
 	servingKey, err := ca.GenerateKey(ca.P256)

@@ -342,3 +342,12 @@ func TestServingCertificateIsNotACA(t *testing.T) {
 		t.Errorf("the serving certificate is a CA")
 	}
 }
+
+func TestServeWarnsWhereNoCodeIsNeeded(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	edit(t, dir, "    - code\n", "    - code\n    - serial\n")
+	s := serve(t, opened(t, dir))
+	if len(s.Warnings) != 1 || !strings.Contains(s.log.String(), "ANY device that attests") {
+		t.Errorf("no warning: %v", s.Warnings)
+	}
+}

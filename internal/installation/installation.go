@@ -6,9 +6,10 @@
 //	DIR/assay.db     database (SQLite, with its -wal and -shm files)
 //	DIR/certs/       certificates of the CAs; root.pem is what relying parties trust,
 //	                 serving-root.pem what devices trust for TLS
-//	DIR/keys/        private keys (0600) and data.key, which seals codes in the database
+//	DIR/keys/        private keys (0600) and data.key, which seals codes in the database and which
+//	                 the one running server holds a lock on
 //	DIR/roots/       attestation roots
-//	DIR/server.lock  held by the one running server; names its URL
+//	DIR/server.url   the URL of the running server
 //
 // The CA root's key is needed only to make issuing CAs: serving never opens it.
 package installation
@@ -35,7 +36,7 @@ import (
 const (
 	configFile   = "assay.yaml"
 	databaseFile = "assay.db"
-	lockFile     = "server.lock"
+	urlFile      = "server.url"
 	certsFolder  = "certs"
 	keysFolder   = "keys"
 	rootsFolder  = "roots"
@@ -63,7 +64,7 @@ func Open(ctx context.Context, dir string, now func() time.Time) (*Installation,
 }
 
 func open(ctx context.Context, dir string, config *Config, now func() time.Time) (*Installation, error) {
-	key, err := readDataKey(filepath.Join(dir, keysFolder, "data.key"))
+	key, err := readDataKey(dataKeyPath(dir))
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +168,8 @@ func (i *Installation) ServingRoot() ([]byte, error) {
 
 // Roots are the attestation roots by format.
 func (i *Installation) Roots() (map[string][]attest.Root, error) { return i.Config.loadRoots(i.Dir) }
+
+func dataKeyPath(dir string) string { return filepath.Join(dir, keysFolder, "data.key") }
 
 // readDataKey reads the key that seals codes: hex in a file that only its owner may read.
 func readDataKey(path string) ([]byte, error) {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -20,6 +19,7 @@ import (
 	"assay/internal/delivery"
 	"assay/internal/issuance"
 	"assay/internal/server"
+	"assay/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -34,15 +34,16 @@ type limits struct {
 	header         time.Duration // until a request's header is there
 	read           time.Duration // until a request's body is there
 	write          time.Duration // until the reply is sent, from the end of the header
-	idle           time.Duration // between requests
+	idle           time.Duration // between requests: a device never pauses longer than 5 s
 	shutdown       time.Duration // for requests in flight when the server is stopped
 	maxHeaderBytes int
+	streams        int // of one HTTP/2 connection at once
 }
 
 var defaultLimits = limits{
 	connections: 4096,
-	header:      5 * time.Second, read: 15 * time.Second, write: 30 * time.Second, idle: 60 * time.Second,
-	shutdown: 15 * time.Second, maxHeaderBytes: 16 << 10,
+	header:      5 * time.Second, read: 15 * time.Second, write: 30 * time.Second, idle: 10 * time.Second,
+	shutdown: 15 * time.Second, maxHeaderBytes: 16 << 10, streams: 16,
 }
 
 const (
@@ -99,7 +100,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(i.Dir, lockFile), []byte(base+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(i.Dir, urlFile), []byte(base+"\n"), 0o600); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
 	var stopMetrics func()
@@ -119,6 +120,7 @@ func (i *Installation) run(ctx context.Context, acme *server.Server, listener ne
 		Handler: acme, TLSConfig: tlsConfig,
 		ReadHeaderTimeout: i.limits.header, ReadTimeout: i.limits.read, WriteTimeout: i.limits.write,
 		IdleTimeout: i.limits.idle, MaxHeaderBytes: i.limits.maxHeaderBytes,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: i.limits.streams},
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), // failed handshakes of strangers
 	}
 	upkeep, stopUpkeep := context.WithCancel(ctx)
@@ -169,6 +171,10 @@ func (i *Installation) newServer(ctx context.Context, base string, log *slog.Log
 		}
 		if c.Issuer != "" {
 			d.Issuer = issuance.IssuerID(c.Issuer)
+		}
+		if slices.ContainsFunc(c.Identifiers, func(k policy.IdentifierKind) bool { return k != policy.ByCode }) {
+			running.Warnings = append(running.Warnings, fmt.Sprintf("directory %s takes serial numbers or UDIDs without a code: "+
+				"ANY device that attests itself gets certificates there, also one that is not yours", name))
 		}
 		for _, format := range c.Accept {
 			d.Roots[format] = roots[format]
@@ -251,10 +257,11 @@ func (i *Installation) serveMetrics(metrics *server.Metrics, log *slog.Logger) (
 	return url, func() { _ = metricsServer.Close() }, nil
 }
 
-// lock takes the folder for one server. The lock falls with the process, however it ends.
+// lock takes the folder for one server. It locks the data key, which a server cannot do without: a
+// lock file could be deleted, and a second server started beside the first. The lock falls with the
+// process, however it ends.
 func lock(dir string) (unlock func() error, err error) {
-	path := filepath.Join(dir, lockFile)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(dataKeyPath(dir), os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
@@ -266,10 +273,17 @@ func lock(dir string) (unlock func() error, err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := f.Truncate(0); err != nil { // it may name the URL of a server that was killed
+	if err := forgetURL(dir); err != nil { // of a server that was killed
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 	}
-	return func() error { return errors.Join(f.Truncate(0), f.Close()) }, nil
+	return func() error { return errors.Join(forgetURL(dir), f.Close()) }, nil
+}
+
+func forgetURL(dir string) error {
+	if err := os.Remove(filepath.Join(dir, urlFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // awaitInterval is how often AwaitServer looks.
@@ -294,18 +308,18 @@ func (i *Installation) AwaitServer(ctx context.Context) (baseURL string, err err
 // runningURL is the base URL of the server that runs on the folder, "" if none does. Asking does
 // not take the lock.
 func runningURL(dir string) string {
-	f, err := os.Open(filepath.Join(dir, lockFile))
+	f, err := os.Open(dataKeyPath(dir))
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
 	held := unix.Flock_t{Type: unix.F_RDLCK}
 	if unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &held) != nil || held.Type == unix.F_UNLCK {
-		return "" // what the file says is of a server that is gone
-	}
-	data, err := io.ReadAll(io.LimitReader(f, 1024))
-	if err != nil {
 		return ""
+	}
+	data, err := os.ReadFile(filepath.Join(dir, urlFile))
+	if err != nil {
+		return "" // it is about to start or to stop
 	}
 	return strings.TrimSpace(string(data))
 }

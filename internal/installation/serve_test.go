@@ -100,6 +100,12 @@ func TestSecondServerOnTheFolderIsRefused(t *testing.T) {
 	if url := runningURL(dir); url != s.BaseURL {
 		t.Errorf("after the refusal the folder names %q, want %q", url, s.BaseURL)
 	}
+	if err := os.Remove(filepath.Join(dir, urlFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := second(); err == nil || !strings.Contains(err.Error(), "another server runs on it") {
+		t.Fatalf("with the URL's file deleted: %v", err)
+	}
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +328,7 @@ func TestMetricsHaveTheirOwnListener(t *testing.T) {
 func TestAwaitServerEndsWithItsContext(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	// What a killed server left behind must not be taken for a running one.
-	if err := os.WriteFile(filepath.Join(dir, lockFile), []byte("https://127.0.0.1:1\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, urlFile), []byte("https://127.0.0.1:1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

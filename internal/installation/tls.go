@@ -31,6 +31,9 @@ func (i *Installation) tlsConfig(baseURL string, log *slog.Logger) (*tls.Config,
 		// it, and costs a third more of the processor around each: it is for clients that insist.
 		NextProtos:     []string{"http/1.1", "h2"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
+		// A device enrols over one connection and does not come back for a year: a ticket would be made
+		// for nobody.
+		SessionTicketsDisabled: true,
 	}, nil
 }
 

@@ -134,13 +134,14 @@ type Evidence struct {
 type CodeStatus string
 
 // Code statuses. Legal transitions: unused→issuing→consumed, issuing→unused (claim undone),
-// unused→revoked. Expired is only ever derived.
+// unused→revoked. Expired and exhausted are only ever derived.
 const (
-	CodeUnused   CodeStatus = "unused"
-	CodeIssuing  CodeStatus = "issuing"
-	CodeConsumed CodeStatus = "consumed"
-	CodeRevoked  CodeStatus = "revoked"
-	CodeExpired  CodeStatus = "expired"
+	CodeUnused    CodeStatus = "unused"
+	CodeIssuing   CodeStatus = "issuing"
+	CodeConsumed  CodeStatus = "consumed"
+	CodeRevoked   CodeStatus = "revoked"
+	CodeExpired   CodeStatus = "expired"
+	CodeExhausted CodeStatus = "exhausted" // unused after MaxTriesPerCode refusals
 )
 
 // Code is a one-time ClientIdentifier. Its value is not here: only its SHA-256 is stored.
@@ -164,12 +165,18 @@ type Code struct {
 	RevokedAt       time.Time         `json:"revokedAt,omitzero"`
 }
 
-// StatusAt is the code's status at a time: CodeExpired for an unused code whose time is over.
+// StatusAt is the code's status at a time: CodeExpired for an unused code whose time is over, and
+// CodeExhausted for one that was refused too often.
 func (c *Code) StatusAt(now time.Time) CodeStatus {
-	if c.Status == CodeUnused && !now.Before(c.ExpiresAt) {
+	switch {
+	case c.Status != CodeUnused:
+		return c.Status
+	case !now.Before(c.ExpiresAt):
 		return CodeExpired
+	case c.Tries >= MaxTriesPerCode:
+		return CodeExhausted
 	}
-	return c.Status
+	return CodeUnused
 }
 
 // StatusAt is the order's status at a time: a pending or ready order whose time is over is invalid.

@@ -49,7 +49,8 @@ func (e *KeyInUseError) Error() string { return "key belongs to account " + stri
 // Limits on what is kept for clients.
 const (
 	MaxLiveOrdersPerCode = 64
-	MaxTries             = 8 // finalize requests with a faulty CSR, per order
+	MaxTriesPerCode      = 32 // refused challenges and decisions: each keeps its evidence for a while
+	MaxTries             = 8  // finalize requests with a faulty CSR, per order
 	OrderLifetime        = time.Hour
 	NonceLifetime        = time.Hour
 	IdleAccountLifetime  = time.Hour // an account that never ordered leaves after it

@@ -21,8 +21,9 @@ import (
 	"assay/policy"
 )
 
-// abandonTimeout bounds undoing a claim, which begins when the request's own time may be over.
-const abandonTimeout = 5 * time.Second
+// endTimeout bounds each of completing and undoing a claim, which begin when the request's own time
+// may be over.
+const endTimeout = 5 * time.Second
 
 // finalize is the issuance spine (RFC 8555, section 7.4): parse the CSR, decide, check the key,
 // apply the profile, claim, sign, complete. Nothing is held before the claim; nothing is signed
@@ -67,13 +68,13 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 		NotBefore: claimed.NotBefore, NotAfter: claimed.NotAfter, Shard: claimed.CRLShard,
 	})
 	if err != nil {
-		return nil, s.abandon(ctx, r, order, err)
+		return nil, s.abandon(ctx, r, order, fmt.Errorf("sign %s: %w", claimed.ID, err))
 	}
-	order, err = s.Store.CompleteIssue(ctx, issuance.Call{Now: s.Now(), From: r.call.From}, issuance.Completion{
+	order, err = s.complete(ctx, r, issuance.Completion{
 		Order: order.ID, Certificate: claimed.ID, DER: der, Attested: attestedDevice(evidence.Facts),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("complete %s: %w", claimed.ID, err)
+		return nil, err
 	}
 	s.Metrics.issued(r.dir.Name, string(evidence.Kind), s.Now().Sub(began))
 	s.logIssued(ctx, r, claimed, decision)
@@ -198,18 +199,33 @@ func (s *Server) lostClaim(err error) error {
 	return err
 }
 
-// abandon undoes a claim whose signature failed, for lack of time perhaps: so it takes its own. What
+// complete ends a claim in time of its own. One that was undone meanwhile stays undone; one that
+// cannot be completed is undone at once, so that the device may try again with its code.
+func (s *Server) complete(ctx context.Context, r *request, c issuance.Completion) (issuance.Order, error) {
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	order, err := s.Store.CompleteIssue(own, issuance.Call{Now: s.Now(), From: r.call.From}, c)
+	switch {
+	case err == nil:
+		return order, nil
+	case errors.Is(err, issuance.ErrConflict):
+		return issuance.Order{}, fmt.Errorf("complete %s: %w", c.Certificate, err)
+	}
+	return issuance.Order{}, s.abandon(ctx, r, r.order, fmt.Errorf("complete %s: %w", c.Certificate, err))
+}
+
+// abandon undoes a claim that cannot be completed, for lack of time perhaps: so it takes its own. What
 // cannot be undone now is undone by the upkeep. Both causes lose their types: whatever they are, the
 // request failed inside.
 func (s *Server) abandon(ctx context.Context, r *request, order issuance.Order, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	why := issuance.Refusal{Problem: acme.ServerInternal, Check: "signing", Detail: "the certificate could not be signed"}
+	why := issuance.Refusal{Problem: acme.ServerInternal, Check: "issuing", Detail: "the certificate could not be issued"}
 	call := issuance.Call{Now: s.Now(), From: r.call.From}
 	if err := s.Store.AbandonIssue(ctx, call, order.ID, why); err != nil {
-		return fmt.Errorf("sign for %s: %v; undo its claim: %v", order.ID, cause, err)
+		return fmt.Errorf("issue for %s: %v; undo its claim: %v", order.ID, cause, err)
 	}
-	return fmt.Errorf("sign for %s: %v", order.ID, cause)
+	return fmt.Errorf("issue for %s: %v", order.ID, cause)
 }
 
 // attestedDevice is the device that the evidence vouches for; zero if it names none.

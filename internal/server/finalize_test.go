@@ -341,7 +341,7 @@ func TestFailedSignatureLeavesTheCodeGood(t *testing.T) {
 	if lines := h.logs.lines(t, "internal error"); len(lines) != 1 || !strings.Contains(lines[0]["error"].(string), "HSM is on fire") {
 		t.Errorf("the log says %v", lines)
 	}
-	h.refusedOrder(o, "signing")
+	h.refusedOrder(o, "issuing")
 	h.code(id, issuance.CodeUnused, 0)
 	if n := h.count(`certificates WHERE status = 'abandoned' AND der IS NULL`); n != 1 {
 		t.Errorf("%d serials are abandoned, want 1", n)

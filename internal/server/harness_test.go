@@ -118,6 +118,7 @@ type hookedStore struct {
 	*store.Store
 	beforeBegin, beforePutCRL func()
 	refusalError              error        // of RecordRefusal
+	completeError             error        // of CompleteIssue
 	keyReads                  atomic.Int64 // how often the nonce keys were read
 }
 
@@ -126,6 +127,13 @@ func (s *hookedStore) RecordRefusal(ctx context.Context, call issuance.Call, r i
 		return false, s.refusalError
 	}
 	return s.Store.RecordRefusal(ctx, call, r)
+}
+
+func (s *hookedStore) CompleteIssue(ctx context.Context, call issuance.Call, c issuance.Completion) (issuance.Order, error) {
+	if s.completeError != nil {
+		return issuance.Order{}, s.completeError
+	}
+	return s.Store.CompleteIssue(ctx, call, c)
 }
 
 func (s *hookedStore) NonceKeys(ctx context.Context) ([]issuance.NonceKey, error) {

@@ -215,9 +215,8 @@ func (s *Server) challengeReply(r *request, order issuance.Order) *reply {
 // policyInput gathers what a decision rests on beside evidence and request, and returns the code with
 // it; zero where the order names none.
 func (s *Server) policyInput(ctx context.Context, r *request, order issuance.Order) (policy.Input, issuance.Code, error) {
-	in := policy.Input{
-		Now: r.call.Now, Directory: r.dir.Name, Formats: r.dir.formats(), Identifier: order.Identifier.Kind,
-	}
+	in := policy.Input{Now: r.call.Now, Directory: r.dir.Name, Identifier: order.Identifier.Kind}
+	in.Formats, in.Roots = r.dir.accepted()
 	if order.Identifier.Kind != policy.ByCode {
 		in.Claimed = order.Identifier.Value
 		return in, issuance.Code{}, nil

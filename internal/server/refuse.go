@@ -30,6 +30,10 @@ func (s *Server) refuse(ctx context.Context, dir *Directory, hr *http.Request, r
 		if recorded.device != "" {
 			r.device = recorded.device
 		}
+	case r.account.ID != "" && s.strangers.overdone(r.account.ID):
+		if err := s.spend(ctx, r); err != nil && !errors.Is(err, issuance.ErrNonceUsed) {
+			return s.internal(ctx, err)
+		}
 	default:
 		var storeErr error
 		known, storeErr = s.Store.RecordRefusal(ctx, r.call, issuance.ClientRefusal{
@@ -140,12 +144,34 @@ func adviceOn(check string) string {
 	return hints[check]
 }
 
-// strangers counts refusals that concern nothing known, so that nobody can fill the disk: one
+// strangers counts refusals that concern nothing known, or come too often, so that nobody can fill the disk: one
 // sampled log line a second, one audit row a minute (see Server.FlushStrangers).
 type strangers struct {
-	mu      sync.Mutex
-	byCheck map[string]int
-	logged  time.Time
+	mu        sync.Mutex
+	byCheck   map[string]int
+	byAccount map[issuance.AccountID]int // refusals that changed nothing, since the last flush
+	logged    time.Time
+}
+
+// An account may fill the trail and the log with so many refusals a minute; beyond that, and beyond so
+// many accounts, it counts as a stranger.
+const (
+	maxRefusalsPerAccount = 60
+	maxRefusedAccounts    = 16384
+)
+
+// overdone counts a refusal of an account and reports whether it has had its share.
+func (c *strangers) overdone(id issuance.AccountID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byAccount == nil {
+		c.byAccount = map[issuance.AccountID]int{}
+	}
+	if _, counted := c.byAccount[id]; !counted && len(c.byAccount) == maxRefusedAccounts {
+		return true
+	}
+	c.byAccount[id]++
+	return c.byAccount[id] > maxRefusalsPerAccount
 }
 
 // sample counts a refusal and reports whether to log it.
@@ -168,7 +194,7 @@ func (c *strangers) sample(check string, now time.Time) bool {
 func (s *Server) FlushStrangers(ctx context.Context) error {
 	s.strangers.mu.Lock()
 	counts := s.strangers.byCheck
-	s.strangers.byCheck = nil
+	s.strangers.byCheck, s.strangers.byAccount = nil, nil
 	s.strangers.mu.Unlock()
 	if len(counts) == 0 {
 		return nil

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -71,17 +73,30 @@ func (s *Server) signed(by signer, handle func(context.Context, *request) (*repl
 			s.writeProblem(ctx, w, nil, notFound("directory"))
 			return
 		}
-		r, err := s.authenticate(ctx, w, hr, dir, by)
+		var r *request
 		var out *reply
-		if err == nil {
-			out, err = handle(ctx, r)
-		}
+		err := guarded(func() (err error) {
+			if r, err = s.authenticate(ctx, w, hr, dir, by); err == nil {
+				out, err = handle(ctx, r)
+			}
+			return err
+		})
 		if err != nil {
 			s.writeProblem(ctx, w, dir, s.refuse(ctx, dir, hr, r, err))
 			return
 		}
 		s.writeReply(ctx, w, dir, out)
 	})
+}
+
+// guarded turns a panic into an error, so that it is found in the log and answered.
+func guarded(answer func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return answer()
 }
 
 // authenticate reads, parses and verifies a signed request. On error the request is nil unless its

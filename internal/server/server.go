@@ -61,13 +61,15 @@ type Directory struct {
 	StandIn     bool // accepts stand-in attestation roots: said in the directory's meta
 }
 
-// formats lists the attestation formats that the directory accepts.
-func (d *Directory) formats() []string {
-	names := make([]string, 0, len(d.Roots))
-	for name := range d.Roots {
-		names = append(names, name)
+// accepted lists the attestation formats that the directory accepts, and the SHA-256 of their roots.
+func (d *Directory) accepted() (formats, roots []string) {
+	for format, anchors := range d.Roots {
+		formats = append(formats, format)
+		for _, root := range anchors {
+			roots = append(roots, root.SHA256)
+		}
 	}
-	return names
+	return formats, roots
 }
 
 // Server answers ACME requests. Make one with New.

@@ -12,12 +12,17 @@ import (
 // its evidence and decision. What the audit trail says of it stays.
 const orderRetention = 24 * time.Hour
 
+// nonceRetention is how long a spent nonce is kept after it expired. A request's nonce is
+// authenticated when the request arrives, and spent by its transaction, which may wait for as long as
+// requests are worked on (seconds): within that time a nonce that expired can still be presented.
+const nonceRetention = time.Minute
+
 // cleanBatch is how many rows leave in one transaction: enrolments wait for it at most that long.
 const cleanBatch = 200
 
 // Cleaned counts what CleanUp removed.
 type Cleaned struct {
-	Nonces    int64 // expired
+	Nonces    int64 // spent, and expired long enough ago
 	Documents int64 // erased because their code expired
 	Orders    int64 // expired long ago, without a certificate
 	Accounts  int64 // old and without an order
@@ -35,7 +40,7 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 	}{
 		{"expired nonces", &c.Nonces, func(t *tx) (int64, error) {
 			return t.exec(`DELETE FROM nonces WHERE (expires_at, id) IN
-				(SELECT expires_at, id FROM nonces WHERE expires_at < ? LIMIT ?)`, stamp(now), cleanBatch)
+				(SELECT expires_at, id FROM nonces WHERE expires_at < ? LIMIT ?)`, stamp(now.Add(-nonceRetention)), cleanBatch)
 		}},
 		{"documents of expired codes", &c.Documents, func(t *tx) (int64, error) {
 			return t.exec(`UPDATE documents SET sealed = NULL WHERE id IN

@@ -154,8 +154,8 @@ func (s *Store) CodeByValue(ctx context.Context, directory, value string) (issua
 // CodeFilter selects codes; zero fields select all.
 type CodeFilter struct {
 	Directory string
-	Status    issuance.CodeStatus // as of Now: CodeExpired and CodeUnused are told apart by it
-	Now       time.Time           // needed with those two
+	Status    issuance.CodeStatus // as of Now
+	Now       time.Time           // tells unused, expired and exhausted apart; needed with those
 	Device    issuance.DeviceID
 	Serial    string // bound serial
 }
@@ -168,6 +168,10 @@ func (s *Store) Codes(ctx context.Context, f CodeFilter) iter.Seq2[issuance.Code
 	case "":
 	case issuance.CodeUnused:
 		q.and("status = 'unused' AND expires_at > ?", stamp(f.Now), true)
+		q.and("tries < ?", issuance.MaxTriesPerCode, true)
+	case issuance.CodeExhausted:
+		q.and("status = 'unused' AND expires_at > ?", stamp(f.Now), true)
+		q.and("tries >= ?", issuance.MaxTriesPerCode, true)
 	case issuance.CodeExpired:
 		q.and("status = 'unused' AND expires_at <= ?", stamp(f.Now), true)
 	default:

@@ -14,7 +14,7 @@ func (s *Store) Statements() []string {
 		}
 		return nil
 	}
-	if err := s.writer.do(context.Background(), false, ask); err != nil {
+	if err := s.writer.do(context.Background(), changeRelaxed, ask); err != nil {
 		panic(err)
 	}
 	s.reads.stmts.Range(func(text, _ any) bool {
@@ -31,7 +31,7 @@ func (s *Store) ReadPool() *sql.DB { return s.reads.db }
 func (s *Store) Hold() (release func() error) {
 	entered, leave, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		left <- s.writer.do(context.Background(), true, func(*tx) error {
+		left <- s.writer.do(context.Background(), changeDurable, func(*tx) error {
 			close(entered)
 			<-leave
 			return nil

@@ -147,7 +147,7 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 	if len(c.DER) == 0 {
 		return o, errors.New("complete issue: no certificate")
 	}
-	err = s.change(ctx, call, "complete issue", func(t *tx) error {
+	err = s.end(ctx, call, "complete issue", func(t *tx) error {
 		var device, code string
 		err := notFound(t.row(`SELECT ifnull(device, ''), ifnull(code, '') FROM certificates
 			WHERE id = ? AND order_id = ? AND status = 'reserved'`, string(c.Certificate), string(c.Order)).Scan(&device, &code))
@@ -210,7 +210,7 @@ func changedOne(n int64, err error, what string) error {
 
 // AbandonIssue undoes a claim whose signature failed: order invalid, code unused, serial abandoned.
 func (s *Store) AbandonIssue(ctx context.Context, call issuance.Call, order issuance.OrderID, why issuance.Refusal) error {
-	return s.change(ctx, call, "abandon issue", func(t *tx) error {
+	return s.end(ctx, call, "abandon issue", func(t *tx) error {
 		done, err := s.abandon(t, call, order, &why)
 		if err == nil && !done {
 			return t.conflictOrMissing(`SELECT 1 FROM orders WHERE id = ?`, string(order))

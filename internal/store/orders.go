@@ -108,8 +108,8 @@ func (s *Store) orderableCode(t *tx, call issuance.Call, n issuance.NewOrder) (i
 	hash := sha256.Sum256([]byte(n.Identifier.Value))
 	var c issuance.Code
 	var expires int64
-	err := notFound(t.row(`SELECT id, status, expires_at FROM codes WHERE directory = ? AND value_sha256 = ?`,
-		n.Directory, hash[:]).Scan(&c.ID, &c.Status, &expires))
+	err := notFound(t.row(`SELECT id, status, expires_at, tries FROM codes WHERE directory = ? AND value_sha256 = ?`,
+		n.Directory, hash[:]).Scan(&c.ID, &c.Status, &expires, &c.Tries))
 	if errors.Is(err, issuance.ErrNotFound) {
 		return "", keep(&issuance.CodeUnusableError{})
 	}

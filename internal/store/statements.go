@@ -184,17 +184,22 @@ func (r *reader) close() error {
 
 // change runs fn in one durable transaction after spending the call's nonce.
 func (s *Store) change(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
-	return s.transaction(ctx, true, call, what, fn)
+	return s.transaction(ctx, changeDurable, call, what, fn)
+}
+
+// end is change for what ends a claim: it waits for a place in a full queue.
+func (s *Store) end(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
+	return s.transaction(ctx, changeEnding, call, what, fn)
 }
 
 // note is change without waiting for fsync: what it writes survives a killed process, not a power
 // failure.
 func (s *Store) note(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
-	return s.transaction(ctx, false, call, what, fn)
+	return s.transaction(ctx, changeRelaxed, call, what, fn)
 }
 
-func (s *Store) transaction(ctx context.Context, durable bool, call issuance.Call, what string, fn func(*tx) error) error {
-	err := s.writer.do(ctx, durable, func(t *tx) error {
+func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.Call, what string, fn func(*tx) error) error {
+	err := s.writer.do(ctx, kind, func(t *tx) error {
 		if err := t.spend(call.Nonce); err != nil {
 			return err
 		}

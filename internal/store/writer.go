@@ -45,6 +45,15 @@ type writer struct {
 	relaxed bool // the connection is at synchronous=NORMAL
 }
 
+// changeKind says how a change is committed.
+type changeKind int
+
+const (
+	changeDurable changeKind = iota // fsynced before it is answered
+	changeRelaxed                   // survives a killed process, not a power failure
+	changeEnding                    // durable, and never refused for lack of a place: it ends what another change began
+)
+
 // job is one change.
 type job struct {
 	ctx     context.Context
@@ -93,13 +102,14 @@ func newWriter(ctx context.Context, path string) (*writer, error) {
 }
 
 // do runs a change and waits until it is committed. Whoever cancels ctx takes back a change that
-// still waits; one that has begun is waited for.
-func (w *writer) do(ctx context.Context, durable bool, run func(*tx) error) error {
+// still waits; one that has begun is waited for. With a full queue it fails, but for a change that
+// ends what another began: that one waits for its place.
+func (w *writer) do(ctx context.Context, kind changeKind, run func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	j := &job{ctx: ctx, durable: durable, run: run, answer: make(chan error, 1)}
-	if err := w.send(j); err != nil {
+	j := &job{ctx: ctx, durable: kind != changeRelaxed, run: run, answer: make(chan error, 1)}
+	if err := w.send(j, kind == changeEnding); err != nil {
 		return err
 	}
 	select {
@@ -113,11 +123,19 @@ func (w *writer) do(ctx context.Context, durable bool, run func(*tx) error) erro
 	}
 }
 
-func (w *writer) send(j *job) error {
+func (w *writer) send(j *job, wait bool) error {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	if w.closed {
 		return ErrClosed
+	}
+	if wait {
+		select {
+		case w.jobs <- j:
+			return nil
+		case <-j.ctx.Done():
+			return j.ctx.Err()
+		}
 	}
 	select {
 	case w.jobs <- j:

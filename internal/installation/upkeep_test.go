@@ -1,0 +1,125 @@
+package installation
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+	"assay/internal/store"
+	"assay/internal/store/storetest"
+)
+
+// strangersFlushed counts the audit rows about strangers: to write one is the last step of upkeep.
+func strangersFlushed(t *testing.T, i *Installation) (rows int) {
+	t.Helper()
+	for _, err := range i.Store.Audit(t.Context(), store.AuditFilter{Action: audit.StrangersRefused}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows++
+	}
+	return rows
+}
+
+func TestUpkeepDoesAllOfItsWork(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	i := opened(t, dir)
+	start := time.Now()
+	var later atomic.Int64 // how far the clock is beyond start
+	i.now = func() time.Time { return start.Add(time.Duration(later.Load())) }
+	log := &logBuffer{}
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	acme, running, err := i.newServer(t.Context(), "https://127.0.0.1:8443", logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// A round of upkeep, which begins as soon as upkeep does. A request of a stranger before it is
+	// what the round's last step tells the trail.
+	round := func() {
+		t.Helper()
+		before := strangersFlushed(t, i)
+		request := httptest.NewRequest("POST", strings.TrimSuffix(running.Directories["default"], "directory")+"new-account", bytes.NewReader([]byte("{}")))
+		request.Header.Set("Content-Type", "application/jose+json")
+		acme.ServeHTTP(httptest.NewRecorder(), request)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			i.upkeep(ctx, acme, logger)
+		}()
+		defer func() { cancel(); <-done }()
+		for deadline := time.Now().Add(10 * time.Second); strangersFlushed(t, i) == before; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("strangers' counts were not flushed; the log:\n%s", log)
+			}
+		}
+	}
+
+	issuers, err := i.Store.Issuers(t.Context())
+	if err != nil || len(issuers) != 1 {
+		t.Fatal(issuers, err)
+	}
+	b := storetest.NewBench(t, i.Store) // after newServer: its issuer is not one that can sign
+	claimed := func(at time.Time) issuance.CodeID {
+		t.Helper()
+		b.Now = at
+		code, value := b.Mint()
+		b.Claimed(value)
+		return code.ID
+	}
+	dead, live := claimed(start.Add(-deadClaimAge-time.Second)), claimed(start.Add(-deadClaimAge+time.Second))
+	spent := issuance.Nonce{ID: [16]byte{1}, ExpiresAt: start.Add(-time.Hour)}
+	if err := i.Store.SpendNonce(t.Context(), spent); err != nil {
+		t.Fatal(err)
+	}
+
+	round()
+	for code, want := range map[issuance.CodeID]issuance.CodeStatus{dead: issuance.CodeUnused, live: issuance.CodeIssuing} {
+		if c, err := i.Store.Code(t.Context(), code); err != nil || c.Status != want {
+			t.Errorf("code is %s, want %s (error %v)", c.Status, want, err)
+		}
+	}
+	if err := i.Store.SpendNonce(t.Context(), spent); err != nil {
+		t.Errorf("nothing was cleaned up: a nonce that expired an hour ago is kept: %v", err)
+	}
+	first, err := i.Store.CRL(t.Context(), issuers[0].ID, 0)
+	if err != nil {
+		t.Fatalf("CRL after the first round: %v", err)
+	}
+
+	later.Store(int64(first.NextUpdate.Sub(start)))
+	round()
+	second, err := i.Store.CRL(t.Context(), issuers[0].ID, 0)
+	if err != nil || !second.ThisUpdate.After(first.ThisUpdate) || second.Number <= first.Number {
+		t.Errorf("CRL %d of %v was not renewed: it is %d of %v (error %v)", first.Number, first.ThisUpdate, second.Number, second.ThisUpdate, err)
+	}
+	if text := log.String(); strings.Contains(text, "level=ERROR") {
+		t.Errorf("upkeep failed:\n%s", text)
+	}
+}
+
+// TestUpkeepStopsWithItsContext: and without a word, as steps that were cut off are no fault.
+func TestUpkeepStopsWithItsContext(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	i := opened(t, dir)
+	log := &logBuffer{}
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	acme, _, err := i.newServer(t.Context(), "https://127.0.0.1:8443", logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	i.upkeep(ctx, acme, logger) // returns
+	if text := log.String(); strings.Contains(text, "level=ERROR") {
+		t.Errorf("stopping is told as a fault:\n%s", text)
+	}
+}
