@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/pressly/goose/v3"
+	"golang.org/x/sys/unix"
 )
 
 // applicationID marks a database as Assay's in its header: "ASAY".
@@ -42,24 +43,49 @@ func migrate(ctx context.Context, path string, schema fs.FS) (err error) {
 	}
 	sources := provider.ListSources()
 	newest := sources[len(sources)-1].Version
-	// Another process may be migrating at this very moment: then ours fails, and finds the work done.
-	for attempt := 1; ; attempt++ {
-		found, err := schemaVersion(ctx, db)
-		switch {
-		case err != nil:
-			return err
-		case found > newest:
-			return &NewerSchemaError{Found: found, Supported: newest}
-		case found == newest:
-			return nil
-		}
-		if err := prepareFile(ctx, db, path, found); err != nil {
-			return err
-		}
-		if _, err := provider.Up(ctx); err != nil && attempt == 3 {
-			return fmt.Errorf("migrate schema from version %d to %d: %w", found, newest, err)
-		}
+	if found, err := schemaVersion(ctx, db); err == nil && found == newest {
+		return nil
 	}
+	// Another process may be at it at this very moment: only one is at a time, and the next finds the
+	// work done. SQLite's own locks do not cover the change to WAL.
+	unlock, err := lockFolder(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("wait for another migration: %w", err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	found, err := schemaVersion(ctx, db)
+	switch {
+	case err != nil:
+		return err
+	case found > newest:
+		return &NewerSchemaError{Found: found, Supported: newest}
+	case found == newest:
+		return nil
+	}
+	if err := prepareFile(ctx, db, path, found); err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate schema from version %d to %d: %w", found, newest, err)
+	}
+	return nil
+}
+
+// lockFolder waits until no other process, and no other call, holds the folder. The lock falls with
+// the process, and leaves no file.
+func lockFolder(dir string) (unlock func() error, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.EINTR
+	for err == unix.EINTR {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f.Close, nil
 }
 
 // createFile makes an empty file that only its owner can read, if there is none.
