@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"assay/credential"
+	"assay/internal/counterpart"
 )
 
 // makeCSR builds a request with a software key and reads it back, signature checked.
@@ -173,10 +174,7 @@ func TestRequestRefusesWhatCannotBeEncoded(t *testing.T) {
 }
 
 func TestOpenSSLReadsTheRequest(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("openssl is not installed")
-	}
+	openssl := counterpart.Require(t, "openssl")
 	for _, kind := range []credential.KeyType{credential.EC, credential.RSA} {
 		request := makeCSR(t, &credential.Credential{
 			KeyType: kind, KeySize: map[credential.KeyType]int{credential.EC: 384, credential.RSA: 2048}[kind], UsageFlags: 5,

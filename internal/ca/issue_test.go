@@ -27,6 +27,7 @@ import (
 	"pgregory.net/rapid"
 
 	"assay/csr"
+	"assay/internal/counterpart"
 )
 
 func TestIssuedCertificateHasItsExtensions(t *testing.T) {
@@ -350,10 +351,7 @@ func TestEveryGrantIsReadable(t *testing.T) {
 }
 
 func TestOpenSSLVerifiesCertificateAndCRL(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("no openssl here")
-	}
+	openssl := counterpart.Require(t, "openssl")
 	for _, algorithm := range []KeyAlgorithm{P256, P384, RSA3072} {
 		root, issuer := testAuthority(t, algorithm)
 		certificate, _ := issued(t, issuer, profile(t, nil), GrantInput{Request: appleAsking().parsed(t), Minted: appleAsking().minted(t)})
