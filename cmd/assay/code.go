@@ -48,6 +48,7 @@ func (b *binding) mint(directory string) issuance.Mint {
 const (
 	maxCodes  = 1_000_000
 	mintBatch = 500
+	mintPause = 10 * time.Millisecond // between batches, so that devices beside them need not wait long
 )
 
 type codeMint struct {
@@ -96,7 +97,11 @@ func (c *codeMint) Run(ctx context.Context, term *terminal, g *globals) error {
 	if err != nil {
 		return err
 	}
-	for batch := range slices.Chunk(mints, mintBatch) {
+	for start := 0; start < len(mints); start += mintBatch {
+		if start > 0 {
+			time.Sleep(mintPause)
+		}
+		batch := mints[start:min(start+mintBatch, len(mints))]
 		codes, err := i.Store.MintCodes(ctx, issuance.Call{Now: term.Now(), From: operator()}, batch)
 		if err != nil {
 			return err
@@ -106,8 +111,11 @@ func (c *codeMint) Run(ctx context.Context, term *terminal, g *globals) error {
 				return err
 			}
 		}
+		if err := out.flush(); err != nil { // what was minted is printed, whatever comes next
+			return err
+		}
 	}
-	return out.flush()
+	return nil
 }
 
 // mints reads everything before anything is minted, so that bad input mints nothing.
