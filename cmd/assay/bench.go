@@ -3,22 +3,18 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"syscall"
 	"time"
 
-	"assay/attest/standin"
 	"assay/credential"
 	"assay/enroll"
-	"assay/internal/installation"
 	"assay/internal/issuance"
 	"assay/internal/server"
 	"assay/internal/store"
@@ -60,15 +56,13 @@ type benchRound struct {
 
 // bench is one run.
 type bench struct {
-	command   *benchCommand
-	term      *terminal
-	dir       string
-	authority *standin.Authority
-	inst      *installation.Installation
-	server    *exec.Cmd
-	roots     *x509.CertPool
-	meter     *floorMeter
-	baseURL   string // of the server
+	*rig
+	command *benchCommand
+	term    *terminal
+	dir     string
+	server  *exec.Cmd
+	meter   *floorMeter
+	baseURL string // of the server
 }
 
 func (c *benchCommand) Run(ctx context.Context, term *terminal, g *globals) error {
@@ -101,28 +95,14 @@ func (b *bench) start(ctx context.Context) (err error) {
 	if b.meter, err = newFloorMeter(now()); err != nil {
 		return err
 	}
-	if b.authority, err = standin.New(rand.Reader, now()); err != nil {
-		return err
-	}
-	if err := b.authority.Save(filepath.Join(b.dir, "authority")); err != nil {
-		return err
-	}
-	serverDir := filepath.Join(b.dir, "server")
-	_, err = installation.Init(ctx, serverDir, installation.InitOptions{
-		Name: "Bench", Listen: "127.0.0.1:0", AllowStandIn: true, Now: now, From: operator(),
-		AttestationRoots: map[string][]string{"apple": {filepath.Join(b.dir, "authority", standin.RootFile)}},
-	})
-	if err != nil {
-		return err
-	}
-	if b.inst, err = installation.Open(ctx, serverDir, now); err != nil {
+	if b.rig, err = newRig(ctx, b.dir, "Bench", now); err != nil {
 		return err
 	}
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	args := []string{"serve", "--dir", serverDir, "--log-level", "warn"}
+	args := []string{"serve", "--dir", b.serverDir, "--log-level", "warn"}
 	if b.command.CPUProfile != "" {
 		args = append(args, "--cpu-profile", b.command.CPUProfile)
 	}
@@ -132,12 +112,6 @@ func (b *bench) start(ctx context.Context) (err error) {
 	if err := b.server.Start(); err != nil {
 		return errors.Join(fmt.Errorf("start the server: %w", err), b.inst.Close())
 	}
-	data, err := b.inst.ServingRoot()
-	if err != nil {
-		return err
-	}
-	b.roots = x509.NewCertPool()
-	b.roots.AppendCertsFromPEM(data)
 	starting, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if b.baseURL, err = b.inst.AwaitServer(starting); err != nil {
@@ -229,7 +203,7 @@ func (b *bench) enroll(ctx context.Context, code string) (*enroll.Result, error)
 		return nil, err
 	}
 	document := credential.New(server.DirectoryURL(b.baseURL, "default"), code, credential.Subject{{{"CN", "bench"}}})
-	client := &enroll.Client{Device: device, Keys: enroll.Keys(device), Roots: b.roots, Attester: standInAttester{b.authority, b.term.Now}}
+	client := &enroll.Client{Device: device, Keys: enroll.Keys(device), Roots: b.roots, Attester: b.attester}
 	return client.Enroll(ctx, document)
 }
 

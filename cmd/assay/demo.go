@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"assay/attest/standin"
 	"assay/credential"
 	"assay/csr"
 	"assay/enroll"
@@ -42,12 +41,11 @@ Exit codes: 0 the device got its identity and the second try was refused; 2 wron
 
 // demo is one run of the demonstration.
 type demo struct {
-	term      *terminal
-	story     *story
-	dir       string
-	authority *standin.Authority
-	inst      *installation.Installation
-	running   installation.Running
+	*rig
+	term    *terminal
+	story   *story
+	dir     string
+	running installation.Running
 }
 
 func (c *demoCommand) Run(ctx context.Context, term *terminal, g *globals) error {
@@ -80,24 +78,10 @@ func (c *demoCommand) Run(ctx context.Context, term *terminal, g *globals) error
 
 // start makes the authority and the installation, and serves.
 func (d *demo) start(ctx context.Context) (stop func() error, err error) {
-	if d.authority, err = standin.New(rand.Reader, d.term.Now()); err != nil {
+	if d.rig, err = newRig(ctx, d.dir, "Assay Demo", d.term.Now); err != nil {
 		return nil, err
 	}
-	authorityDir, serverDir := filepath.Join(d.dir, "authority"), filepath.Join(d.dir, "server")
-	if err := d.authority.Save(authorityDir); err != nil {
-		return nil, err
-	}
-	_, err = installation.Init(ctx, serverDir, installation.InitOptions{
-		Name: "Assay Demo", Listen: "127.0.0.1:0", AllowStandIn: true, Now: d.term.Now, From: operator(),
-		AttestationRoots: map[string][]string{"apple": {filepath.Join(authorityDir, standin.RootFile)}},
-	})
-	if err != nil {
-		return nil, err
-	}
-	if d.inst, err = installation.Open(ctx, serverDir, d.term.Now); err != nil {
-		return nil, err
-	}
-	logFile, err := os.OpenFile(filepath.Join(serverDir, "server.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	logFile, err := os.OpenFile(filepath.Join(d.serverDir, "server.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, errors.Join(err, d.inst.Close())
 	}
@@ -134,11 +118,7 @@ func (d *demo) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	roots, err := d.servingRoots()
-	if err != nil {
-		return err
-	}
-	document, err := (&enroll.Resolver{Roots: roots}).Fetch(ctx, enroll.Reference{
+	document, err := (&enroll.Resolver{Roots: d.roots}).Fetch(ctx, enroll.Reference{
 		DataURL: published.URL, ContentType: published.ContentType, Size: new(int64(published.Size)), SHA256: published.SHA256,
 	})
 	if err != nil {
@@ -149,8 +129,8 @@ func (d *demo) tell(ctx context.Context) error {
 		"DataURL", published.URL, "ClientIdentifier", document.ClientIdentifier+" (one-time code)",
 		"asks for", fmt.Sprintf("%d-bit EC key, hardware-bound, attested; subject %s", document.KeySize, subjectText(document)))
 	client := &enroll.Client{
-		Device: device, Keys: enroll.Keys(device), Roots: roots,
-		Attester: standInAttester{d.authority, d.term.Now}, Observe: d.observe,
+		Device: device, Keys: enroll.Keys(device), Roots: d.roots,
+		Attester: d.attester, Observe: d.observe,
 	}
 	result, err := client.Enroll(ctx, document)
 	if err != nil {
@@ -176,16 +156,6 @@ func (d *demo) publish(ctx context.Context, device *enroll.Device) (*delivery.Pu
 	d.story.tell("code", "An administrator mints a one-time code for the device and publishes its document",
 		"code", string(published.Code.ID), "bound to serial", published.Code.Serial, "expires", rfc3339(published.Code.ExpiresAt))
 	return published, nil
-}
-
-func (d *demo) servingRoots() (*x509.CertPool, error) {
-	data, err := d.inst.ServingRoot()
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(data)
-	return pool, nil
 }
 
 // observe tells what the device does.

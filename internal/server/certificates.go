@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -28,7 +29,7 @@ func (s *Server) certificate(ctx context.Context, r *request) (*reply, error) {
 		}
 		var ok bool
 		if issuer, ok = s.Issuers[cert.Issuer]; !ok {
-			return errors.New("issuer " + string(cert.Issuer) + " of " + string(cert.ID) + " is not known")
+			return fmt.Errorf("issuer %s of %s is not known", cert.Issuer, cert.ID)
 		}
 		return nil
 	})

@@ -68,7 +68,7 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 		NotBefore: claimed.NotBefore, NotAfter: claimed.NotAfter, Shard: claimed.CRLShard,
 	})
 	if err != nil {
-		return nil, s.abandon(ctx, r, order, fmt.Errorf("sign %s: %w", claimed.ID, err))
+		return nil, s.abandon(ctx, r, fmt.Errorf("sign %s: %w", claimed.ID, err))
 	}
 	order, err = s.complete(ctx, r, issuance.Completion{
 		Order: order.ID, Certificate: claimed.ID, DER: der, Attested: attestedDevice(evidence.Facts),
@@ -211,21 +211,21 @@ func (s *Server) complete(ctx context.Context, r *request, c issuance.Completion
 	case errors.Is(err, issuance.ErrConflict):
 		return issuance.Order{}, fmt.Errorf("complete %s: %w", c.Certificate, err)
 	}
-	return issuance.Order{}, s.abandon(ctx, r, r.order, fmt.Errorf("complete %s: %w", c.Certificate, err))
+	return issuance.Order{}, s.abandon(ctx, r, fmt.Errorf("complete %s: %w", c.Certificate, err))
 }
 
 // abandon undoes a claim that cannot be completed, for lack of time perhaps: so it takes its own. What
 // cannot be undone now is undone by the upkeep. Both causes lose their types: whatever they are, the
 // request failed inside.
-func (s *Server) abandon(ctx context.Context, r *request, order issuance.Order, cause error) error {
+func (s *Server) abandon(ctx context.Context, r *request, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	why := issuance.Refusal{Problem: acme.ServerInternal, Check: "issuing", Detail: "the certificate could not be issued"}
 	call := issuance.Call{Now: s.Now(), From: r.call.From}
-	if err := s.Store.AbandonIssue(ctx, call, order.ID, why); err != nil {
-		return fmt.Errorf("issue for %s: %v; undo its claim: %v", order.ID, cause, err)
+	if err := s.Store.AbandonIssue(ctx, call, r.order.ID, why); err != nil {
+		return fmt.Errorf("issue for %s: %v; undo its claim: %v", r.order.ID, cause, err)
 	}
-	return fmt.Errorf("issue for %s: %v", order.ID, cause)
+	return fmt.Errorf("issue for %s: %v", r.order.ID, cause)
 }
 
 // attestedDevice is the device that the evidence vouches for; zero if it names none.

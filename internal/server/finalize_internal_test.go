@@ -29,7 +29,7 @@ func TestClaimIsUndoneAfterTheRequestsTimeIsOver(t *testing.T) {
 	cancel()
 	kept := &abandoning{}
 	s := &Server{Config: Config{Store: kept, Now: time.Now}}
-	if err := s.abandon(late, &request{}, issuance.Order{ID: "order_1"}, late.Err()); err == nil || !strings.Contains(err.Error(), "order_1") {
+	if err := s.abandon(late, &request{order: issuance.Order{ID: "order_1"}}, late.Err()); err == nil || !strings.Contains(err.Error(), "order_1") {
 		t.Errorf("error %v", err)
 	}
 	if !kept.asked || kept.expired != nil {
@@ -41,7 +41,7 @@ func TestClaimIsUndoneAfterTheRequestsTimeIsOver(t *testing.T) {
 func TestClaimThatCannotBeUndoneIsInternal(t *testing.T) {
 	for _, cause := range []error{issuance.ErrConflict, issuance.ErrCodeTaken, &issuance.Refusal{Problem: "unauthorized"}} {
 		s := &Server{Config: Config{Store: &abandoning{answer: cause}, Now: time.Now}}
-		err := s.abandon(t.Context(), &request{}, issuance.Order{}, errors.Join(cause, errors.New("signature")))
+		err := s.abandon(t.Context(), &request{}, errors.Join(cause, errors.New("signature")))
 		if p, internal := problemOf(err); !internal {
 			t.Errorf("%v becomes %v", cause, p)
 		}

@@ -144,8 +144,8 @@ func adviceOn(check string) string {
 	return hints[check]
 }
 
-// strangers counts refusals that concern nothing known, or come too often, so that nobody can fill the disk: one
-// sampled log line a second, one audit row a minute (see Server.FlushStrangers).
+// strangers counts refusals that concern nothing known, or come too often, so that nobody can fill the
+// disk: one sampled log line a second, one audit row a minute (see Server.FlushStrangers).
 type strangers struct {
 	mu        sync.Mutex
 	byCheck   map[string]int

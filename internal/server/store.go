@@ -70,7 +70,7 @@ type Issuing interface {
 	RefuseOrder(ctx context.Context, call issuance.Call, r issuance.OrderRefusal) (issuance.Order, error)
 	BeginIssue(ctx context.Context, call issuance.Call, c issuance.Claim) (issuance.Certificate, error)
 	CompleteIssue(ctx context.Context, call issuance.Call, c issuance.Completion) (issuance.Order, error)
-	// AbandonIssue undoes a claim whose signature failed: order invalid, code unused, serial abandoned.
+	// AbandonIssue undoes a claim that cannot be completed: order invalid, code unused, serial abandoned.
 	AbandonIssue(ctx context.Context, call issuance.Call, order issuance.OrderID, why issuance.Refusal) error
 }
 

@@ -208,7 +208,7 @@ func changedOne(n int64, err error, what string) error {
 	return err
 }
 
-// AbandonIssue undoes a claim whose signature failed: order invalid, code unused, serial abandoned.
+// AbandonIssue undoes a claim that cannot be completed: order invalid, code unused, serial abandoned.
 func (s *Store) AbandonIssue(ctx context.Context, call issuance.Call, order issuance.OrderID, why issuance.Refusal) error {
 	return s.end(ctx, call, "abandon issue", func(t *tx) error {
 		done, err := s.abandon(t, call, order, &why)
