@@ -143,6 +143,16 @@ func (s *Store) Save(result *Result, replace bool) (*Identity, error) {
 	return identity, nil
 }
 
+// SetAside does with an identity what a device does with one that it is to have no more: it is not
+// found again. Its folder stays, under a name that ends in ".removed-" and the time.
+func (s *Store) SetAside(identity *Identity) error {
+	aside := identity.dir + ".removed-" + s.now().UTC().Format("20060102T150405.000000000Z")
+	if err := os.Rename(identity.dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set identity aside: %w", err)
+	}
+	return syncDir(s.dir)
+}
+
 func (s *Store) describe(result *Result) *Identity {
 	c, document := result.Certificate, result.Credential
 	sum := sha256.Sum256(c.Raw)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -27,15 +28,19 @@ type Reference struct {
 	SHA256      string `json:"Hash-SHA-256,omitempty"` // 64 hex digits; "": any
 }
 
-// Resolver fetches credential documents as a device resolves an asset with Authentication None.
+// Resolver fetches credential documents as a device resolves an asset.
 type Resolver struct {
 	Roots *x509.CertPool // trusted for the server's TLS chain; nil: the system's
+	// Identity is what the device proves itself with to its MDM: for assets with Authentication MDM,
+	// whose server asks for it. nil: Authentication None, nothing is shown even where a server asks.
+	Identity *tls.Certificate
 }
 
 // AssetError is a document that a device would not get. A device reports every such failure as
 // Error.AssetCannotBeDownloaded and says no more.
 type AssetError struct {
-	Check  string // size, content-type, hash, document, url, download
+	Check  string // size, content-type, hash, document, url, download, declaration
+	Status int    // HTTP status of the answer, where it ended the download; else 0
 	Detail string
 	Err    error // the cause, if there is one; *credential.InvalidError if the document is wrong
 }
@@ -90,6 +95,9 @@ func (r *Resolver) download(ctx context.Context, address string) (data []byte, c
 	defer cancel()
 	transport := newTransport(r.Roots)
 	defer transport.CloseIdleConnections()
+	if r.Identity != nil {
+		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return r.Identity, nil }
+	}
 	client := &http.Client{Transport: transport, CheckRedirect: onlyHTTPS}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -101,7 +109,7 @@ func (r *Resolver) download(ctx context.Context, address string) (data []byte, c
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, "", &AssetError{Check: "download", Detail: fmt.Sprintf("the server answered with status %d", response.StatusCode)}
+		return nil, "", &AssetError{Check: "download", Status: response.StatusCode, Detail: fmt.Sprintf("the server answered with status %d", response.StatusCode)}
 	}
 	if data, err = readDocument(response.Body); err != nil {
 		return nil, "", err
