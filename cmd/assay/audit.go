@@ -10,10 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"assay/internal/admin/client"
 	"assay/internal/audit"
-	"assay/internal/installation"
-	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 type auditCommand struct {
@@ -21,11 +19,12 @@ type auditCommand struct {
 }
 
 type auditList struct {
-	Dir         string   `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	Since       lifetime `placeholder:"AGE" help:"Only rows younger than this, e.g. 2h, 7d."`
 	Code        string   `placeholder:"ID" help:"Only rows of this code."`
 	Order       string   `placeholder:"ID" help:"Only rows of this order."`
 	Certificate string   `placeholder:"ID" help:"Only rows of this certificate."`
+	Device      string   `placeholder:"ID" help:"Only rows of this device."`
 	Action      string   `placeholder:"ACTION" help:"Only rows of this action, e.g. challenge.answered."`
 	Refused     bool     `help:"Only refusals."`
 }
@@ -42,26 +41,21 @@ Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
 func (c *auditList) Run(ctx context.Context, term *terminal, g *globals) error {
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	filter := store.AuditFilter{Code: issuance.CodeID(c.Code), Order: issuance.OrderID(c.Order),
-		Certificate: issuance.CertificateID(c.Certificate), Action: audit.Action(c.Action)}
+	defer closeAPI()
+	filter := client.AuditFilter{Code: c.Code, Order: c.Order, Certificate: c.Certificate, Device: c.Device, Action: c.Action, Refused: c.Refused}
 	if c.Since != 0 {
 		filter.Since = term.Now().Add(-time.Duration(c.Since))
 	}
 	rows := 0
-	for entry, err := range i.Store.Audit(ctx, filter) {
+	for entry, err := range api.Audit(ctx, filter) {
 		if err != nil {
-			return err
-		}
-		if c.Refused && entry.Outcome != audit.Refused {
-			continue
+			return refusedInput(err)
 		}
 		if g.JSON {
-			entry.Salt = nil // with it, erased values could be guessed from the commitment
 			if err := writeJSON(term.Out, entry); err != nil {
 				return err
 			}
@@ -77,13 +71,12 @@ func (c *auditList) Run(ctx context.Context, term *terminal, g *globals) error {
 }
 
 // auditOf collects the rows that concern one thing.
-func auditOf(ctx context.Context, i *installation.Installation, filter store.AuditFilter) ([]audit.Row, error) {
+func auditOf(ctx context.Context, api *client.Client, filter client.AuditFilter) ([]audit.Row, error) {
 	var rows []audit.Row
-	for entry, err := range i.Store.Audit(ctx, filter) {
+	for entry, err := range api.Audit(ctx, filter) {
 		if err != nil {
-			return nil, err
+			return nil, refused(err)
 		}
-		entry.Salt = nil
 		rows = append(rows, entry)
 		if len(rows) > 10_000 {
 			return nil, errors.New("over 10,000 audit rows: use `assay audit list`")
@@ -110,7 +103,7 @@ func printAudit(w io.Writer, r audit.Row, known ...string) {
 	if r.Outcome == audit.Refused {
 		fmt.Fprintf(w, "  REFUSED %s", r.Check)
 		if why := r.Detail["detail"]; why != "" {
-			fmt.Fprintf(w, ": %s", why)
+			fmt.Fprintf(w, ": %s", printable(why))
 		}
 	}
 	if r.Personal != nil {

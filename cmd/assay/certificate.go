@@ -2,20 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"assay/attest"
+	"assay/internal/admin"
+	"assay/internal/admin/client"
 	"assay/internal/audit"
 	"assay/internal/ca"
-	"assay/internal/installation"
-	"assay/internal/issuance"
-	"assay/internal/store"
 	"assay/policy"
 )
 
@@ -46,27 +45,22 @@ type certificateLine struct {
 	CollectedAt     string `json:"collectedAt"` // "": never collected by the device
 	RevokedAt       string `json:"revokedAt,omitempty"`
 	RevocationCause string `json:"revocationReason,omitempty"`
+	SupersededBy    string `json:"supersededBy,omitempty"`
 }
 
-func lineOf(c issuance.Certificate, now time.Time) certificateLine {
-	line := certificateLine{
-		ID: string(c.ID), Serial: c.Serial, Status: string(c.Status), DeviceSerial: c.DeviceSerial, DeviceUDID: c.DeviceUDID,
-		ExpectedSerial: c.ExpectedSerial, ExpectedUDID: c.ExpectedUDID, Code: string(c.Code), Device: string(c.Device),
-		Directory: c.Directory, Profile: c.Profile + " v" + strconv.Itoa(c.ProfileVersion), Issuer: string(c.Issuer),
+func lineOf(c admin.Certificate) certificateLine {
+	return certificateLine{
+		ID: c.ID, Serial: c.Serial, Status: c.Status, DeviceSerial: c.DeviceSerial, DeviceUDID: c.DeviceUDID,
+		ExpectedSerial: c.ExpectedSerial, ExpectedUDID: c.ExpectedUDID, Code: c.Code, Device: c.Device,
+		Directory: c.Directory, Profile: c.Profile + " v" + strconv.Itoa(c.ProfileVersion), Issuer: c.Issuer,
 		Root: c.AttestationRoot, SPKISHA256: c.SPKISHA256, NotBefore: rfc3339(c.NotBefore), NotAfter: rfc3339(c.NotAfter),
-		CollectedAt: rfc3339(c.CollectedAt), RevokedAt: rfc3339(c.RevokedAt),
+		CollectedAt: rfc3339(c.CollectedAt), RevokedAt: rfc3339(c.RevokedAt), RevocationCause: c.RevokedReason,
+		SupersededBy: c.SupersededBy,
 	}
-	if c.Status == issuance.CertificateValid && !now.Before(c.NotAfter) {
-		line.Status = "expired"
-	}
-	if c.Status == issuance.CertificateRevoked {
-		line.RevocationCause = ca.Reason(c.RevokedReason).String()
-	}
-	return line
 }
 
 type certificateList struct {
-	Dir            string   `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	Status         string   `enum:",valid,expired,revoked,reserved,abandoned" default:"" help:"Only certificates of this status (valid, expired, revoked, reserved, abandoned)."`
 	Serial         string   `placeholder:"S" help:"Only certificates of the device with this attested serial number."`
 	NeverCollected bool     `help:"Only valid certificates that no device ever downloaded."`
@@ -85,32 +79,22 @@ Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
 func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals) error {
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	filter := store.CertificateFilter{DeviceSerial: c.Serial, NeverCollected: c.NeverCollected}
-	switch {
-	case c.Status == "expired":
-		filter.Status = issuance.CertificateValid
-	case c.Status != "":
-		filter.Status = issuance.CertificateStatus(c.Status)
-	}
+	defer closeAPI()
+	filter := client.CertificateFilter{Status: c.Status, DeviceSerial: c.Serial, NeverCollected: c.NeverCollected}
 	if c.ExpiringWithin != 0 {
-		filter.Status = issuance.CertificateValid
 		filter.ExpiringBefore = term.Now().Add(time.Duration(c.ExpiringWithin))
 	}
 	table := newTable(term.Out, "certificates", "ID", "STATUS", "DEVICE SERIAL", "NOT AFTER", "COLLECTED", "CODE", "SERIAL")
 	uncollected := 0
-	for cert, err := range i.Store.Certificates(ctx, filter) {
+	for cert, err := range api.Certificates(ctx, filter) {
 		if err != nil {
-			return err
+			return refusedInput(err)
 		}
-		line := lineOf(cert, term.Now())
-		if c.Status != "" && line.Status != c.Status || c.ExpiringWithin != 0 && line.Status != "valid" {
-			continue
-		}
+		line := lineOf(cert)
 		if g.JSON {
 			if err := writeJSON(term.Out, line); err != nil {
 				return err
@@ -139,7 +123,7 @@ func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals) e
 }
 
 type certificateShow struct {
-	Dir         string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	Certificate string `arg:"" help:"Its id (cert_…) or serial number in hex."`
 	PEM         bool   `name:"pem" help:"Print the certificate itself."`
 }
@@ -163,37 +147,21 @@ type certificateDetail struct {
 }
 
 func (c *certificateShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	cert, err := findCertificate(ctx, i, c.Certificate)
+	defer closeAPI()
+	cert, err := findCertificate(ctx, api, c.Certificate)
 	if err != nil {
 		return err
-	}
-	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER}))
-	if cert.DER == nil {
-		text = ""
 	}
 	if c.PEM && !g.JSON {
-		fmt.Fprint(term.Out, text)
+		fmt.Fprint(term.Out, cert.PEM)
 		return nil
 	}
-	detail := certificateDetail{certificateLine: lineOf(cert, term.Now()), PEM: text}
-	if detail.History, err = auditOf(ctx, i, store.AuditFilter{Certificate: cert.ID}); err != nil {
-		return err
-	}
-	decision, err := i.Store.Decision(ctx, cert.Decision)
-	if err == nil {
-		detail.Decision = &decision.Decision
-	} else if !errors.Is(err, issuance.ErrNotFound) {
-		return err
-	}
-	evidence, err := i.Store.Evidence(ctx, cert.Evidence)
-	if err == nil {
-		detail.Facts = evidence.Facts
-	} else if !errors.Is(err, issuance.ErrNotFound) {
+	detail := certificateDetail{certificateLine: lineOf(cert.Certificate), Decision: cert.Decided, Facts: cert.Facts, PEM: cert.PEM}
+	if detail.History, err = auditOf(ctx, api, client.AuditFilter{Certificate: cert.ID}); err != nil {
 		return err
 	}
 	if g.JSON {
@@ -220,6 +188,7 @@ func (c *certificateShow) print(term *terminal, d certificateDetail) {
 	list.add("not before", d.NotBefore)
 	list.add("not after", d.NotAfter)
 	list.add("collected", d.CollectedAt)
+	list.add("superseded by", d.SupersededBy)
 	list.flush()
 	if d.Status == "valid" && d.CollectedAt == "" {
 		fmt.Fprintln(term.Out, "  issued, never collected: mint a new code and push the credential again")
@@ -237,22 +206,19 @@ func (c *certificateShow) print(term *terminal, d certificateDetail) {
 
 // findCertificate finds a certificate by its id or its serial number, as any program writes it: with
 // or without colons and leading zeros, in either case.
-func findCertificate(ctx context.Context, i *installation.Installation, name string) (issuance.Certificate, error) {
-	var cert issuance.Certificate
-	var err error
-	if strings.HasPrefix(name, "cert_") {
-		cert, err = i.Store.Certificate(ctx, issuance.CertificateID(name))
-	} else {
+func findCertificate(ctx context.Context, api *client.Client, name string) (admin.CertificateDetail, error) {
+	if !strings.HasPrefix(name, "cert_") {
 		serial, ok := new(big.Int).SetString(strings.ReplaceAll(name, ":", ""), 16)
 		if !ok {
-			return issuance.Certificate{}, noSuchCertificate()
+			return admin.CertificateDetail{}, noSuchCertificate()
 		}
-		cert, err = i.Store.CertificateBySerial(ctx, ca.FormatSerial(serial))
+		name = ca.FormatSerial(serial)
 	}
-	if errors.Is(err, issuance.ErrNotFound) {
-		return issuance.Certificate{}, noSuchCertificate()
+	cert, err := api.Certificate(ctx, name)
+	if isProblem(err, http.StatusNotFound) {
+		return admin.CertificateDetail{}, noSuchCertificate()
 	}
-	return cert, err
+	return cert, refused(err)
 }
 
 func noSuchCertificate() error {
@@ -260,7 +226,7 @@ func noSuchCertificate() error {
 }
 
 type certificateRevoke struct {
-	Dir         string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	Certificate string `arg:"" help:"Its id (cert_…) or serial number in hex."`
 	Reason      string `default:"unspecified" help:"RFC 5280 reason, e.g. keyCompromise, cessationOfOperation, superseded."`
 }
@@ -279,24 +245,23 @@ func (c *certificateRevoke) Run(ctx context.Context, term *terminal, g *globals)
 	if err != nil {
 		return usage(withHint(err, "reasons of RFC 5280: unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn"))
 	}
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	cert, err := findCertificate(ctx, i, c.Certificate)
+	defer closeAPI()
+	cert, err := findCertificate(ctx, api, c.Certificate)
 	if err != nil {
 		return err
 	}
-	revoked, err := i.Store.RevokeCertificate(ctx, issuance.Call{Now: term.Now(), From: operator()},
-		issuance.Revocation{Certificate: cert.ID, Reason: int(reason)})
-	if errors.Is(err, issuance.ErrConflict) {
+	revoked, err := api.RevokeCertificate(ctx, cert.ID, reason.String())
+	if isProblem(err, http.StatusConflict) {
 		return noBecause(fmt.Errorf("certificate %s is %s: only a valid one can be revoked", cert.ID, cert.Status))
 	} else if err != nil {
-		return err
+		return refused(err)
 	}
 	if g.JSON {
-		return writeJSON(term.Out, lineOf(revoked, term.Now()))
+		return writeJSON(term.Out, lineOf(revoked))
 	}
 	fmt.Fprintf(term.Out, "Revoked %s (%s)\n", cert.ID, reason)
 	return nil

@@ -3,22 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"assay/deviceid"
-	"assay/internal/audit"
-	"assay/internal/installation"
+	"assay/internal/admin"
+	"assay/internal/admin/client"
 	"assay/internal/inventory"
-	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 type codeCommand struct {
@@ -39,12 +37,12 @@ type binding struct {
 }
 
 // mint is the request that the flags describe, for one device.
-func (b *binding) mint(directory string) issuance.Mint {
-	return issuance.Mint{Directory: directory, Serial: b.Serial, UDID: b.UDID, Labels: b.Label,
-		AllowUnattested: b.AllowUnattested, Lifetime: time.Duration(b.Expires)}
+func (b *binding) mint() admin.MintCode {
+	return admin.MintCode{Directory: b.Directory, Serial: b.Serial, UDID: b.UDID, Labels: b.Label,
+		AllowUnattested: b.AllowUnattested, Lifetime: time.Duration(b.Expires).String()}
 }
 
-// maxCodes is the most codes that one command mints; mintBatch of them are one transaction.
+// maxCodes is the most codes that one command mints; mintBatch of them are one request.
 const (
 	maxCodes  = 1_000_000
 	mintBatch = 500
@@ -52,7 +50,7 @@ const (
 )
 
 type codeMint struct {
-	Dir string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	binding
 	N    int      `short:"n" default:"1" help:"How many codes."`
 	From string   `placeholder:"CSV" help:"One code for each row; the header names serial, udid and labels. '-' is standard input."`
@@ -80,16 +78,12 @@ func (c *codeMint) Run(ctx context.Context, term *terminal, g *globals) error {
 	if c.N > 1 && (c.Serial != "" || c.UDID != "") {
 		return usage(errors.New("several codes for one device: bind one code a device, or mint unbound ones"))
 	}
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	directory, _, err := i.Directory(c.Directory)
-	if err != nil {
-		return usage(err)
-	}
-	mints, err := c.mints(term, directory)
+	defer closeAPI()
+	mints, err := c.mints(term)
 	if err != nil {
 		return usage(err)
 	}
@@ -101,13 +95,12 @@ func (c *codeMint) Run(ctx context.Context, term *terminal, g *globals) error {
 		if start > 0 {
 			time.Sleep(mintPause)
 		}
-		batch := mints[start:min(start+mintBatch, len(mints))]
-		codes, err := i.Store.MintCodes(ctx, issuance.Call{Now: term.Now(), From: operator()}, batch)
+		codes, err := api.MintCodes(ctx, mints[start:min(start+mintBatch, len(mints))], "")
 		if err != nil {
-			return err
+			return refusedInput(err)
 		}
-		for n := range codes {
-			if err := out.write(batch[n].Value, codes[n]); err != nil {
+		for _, code := range codes {
+			if err := out.write(code); err != nil {
 				return err
 			}
 		}
@@ -119,9 +112,9 @@ func (c *codeMint) Run(ctx context.Context, term *terminal, g *globals) error {
 }
 
 // mints reads everything before anything is minted, so that bad input mints nothing.
-func (c *codeMint) mints(term *terminal, directory string) ([]issuance.Mint, error) {
-	var mints []issuance.Mint
-	add := func(m issuance.Mint, line int) (err error) {
+func (c *codeMint) mints(term *terminal) ([]admin.MintCode, error) {
+	var mints []admin.MintCode
+	add := func(m admin.MintCode, line int) error {
 		if len(mints) == maxCodes {
 			return fmt.Errorf("more than %d rows: split the file", maxCodes)
 		}
@@ -134,13 +127,12 @@ func (c *codeMint) mints(term *terminal, directory string) ([]issuance.Mint, err
 				"use the provisioning UDID, or --bind serial\n", where, m.UDID)
 		}
 		c.unbind(&m)
-		m.Value, err = issuance.NewCodeValue(rand.Reader)
 		mints = append(mints, m)
-		return err
+		return nil
 	}
 	if c.From == "" {
 		for range c.N {
-			if err := add(c.mint(directory), 0); err != nil {
+			if err := add(c.mint(), 0); err != nil {
 				return nil, err
 			}
 		}
@@ -154,7 +146,7 @@ func (c *codeMint) mints(term *terminal, directory string) ([]issuance.Mint, err
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.From, err)
 		}
-		m := c.mint(directory)
+		m := c.mint()
 		m.Serial, m.UDID, m.Labels = device.Serial, device.UDID, mergeLabels(device.Labels, c.Label)
 		if err := add(m, device.Line); err != nil {
 			return nil, err
@@ -164,7 +156,7 @@ func (c *codeMint) mints(term *terminal, directory string) ([]issuance.Mint, err
 }
 
 // unbind keeps what the code shall not be bound to as labels.
-func (c *codeMint) unbind(m *issuance.Mint) {
+func (c *codeMint) unbind(m *admin.MintCode) {
 	keep := func(label string, value *string) {
 		if *value != "" && !slices.Contains(c.Bind, label) {
 			m.Labels = mergeLabels(m.Labels, map[string]string{label: *value})
@@ -201,7 +193,7 @@ func newMintWriter(out io.Writer, asJSON, asCSV bool) (*mintWriter, error) {
 	return w, nil
 }
 
-func (w *mintWriter) write(value string, code issuance.Code) error {
+func (w *mintWriter) write(code admin.Code) error {
 	serial, udid := code.Serial, code.UDID
 	if serial == "" {
 		serial = code.Labels["serial"]
@@ -211,14 +203,11 @@ func (w *mintWriter) write(value string, code issuance.Code) error {
 	}
 	switch {
 	case w.json:
-		return writeJSON(w.out, struct {
-			Value string `json:"code"`
-			issuance.Code
-		}{value, code})
+		return writeJSON(w.out, code)
 	case w.csv != nil:
-		return w.csv.Write([]string{value, serial, udid})
+		return w.csv.Write([]string{code.Code, inventory.CSVCell(serial), inventory.CSVCell(udid)})
 	}
-	_, err := fmt.Fprintln(w.out, value)
+	_, err := fmt.Fprintln(w.out, code.Code)
 	return err
 }
 
@@ -231,7 +220,7 @@ func (w *mintWriter) flush() error {
 }
 
 type codeList struct {
-	Dir       string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	Status    string `enum:",unused,issuing,consumed,revoked,expired,exhausted" default:"" help:"Only codes of this status (unused, issuing, consumed, revoked, expired, exhausted)."`
 	Serial    string `placeholder:"S" help:"Only codes bound to this serial number."`
 	Directory string `placeholder:"NAME" help:"Only codes of this ACME directory."`
@@ -247,24 +236,23 @@ Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
 func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
+	defer closeAPI()
 	table := newTable(term.Out, "codes", "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LAST REFUSAL", "LABELS")
-	for code, err := range i.Store.Codes(ctx, store.CodeFilter{Status: issuance.CodeStatus(c.Status), Serial: c.Serial, Directory: c.Directory, Now: term.Now()}) {
+	for code, err := range api.Codes(ctx, client.CodeFilter{Status: c.Status, Serial: c.Serial, Directory: c.Directory}) {
 		if err != nil {
-			return err
+			return refusedInput(err)
 		}
-		code.Status = code.StatusAt(term.Now())
 		if g.JSON {
 			if err := writeJSON(term.Out, code); err != nil {
 				return err
 			}
 			continue
 		}
-		table.row(string(code.ID), string(code.Status), code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels))
+		table.row(code.ID, code.Status, code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels))
 	}
 	if g.JSON {
 		return nil
@@ -276,14 +264,14 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 func labelText(labels map[string]string) string {
 	names := make([]string, 0, len(labels))
 	for name, value := range labels {
-		names = append(names, name+"="+value)
+		names = append(names, printable(name+"="+value))
 	}
 	slices.Sort(names)
 	return strings.Join(names, " ")
 }
 
 type codeShow struct {
-	Dir  string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	Code string `arg:"" help:"The code, or its id (code_…)."`
 }
 
@@ -297,29 +285,28 @@ Exit codes: 0 shown; 1 there is no such code; 2 wrong flags; 3 failed.`
 }
 
 func (c *codeShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	code, err := findCode(ctx, i, c.Code)
+	defer closeAPI()
+	code, err := findCode(ctx, api, c.Code)
 	if err != nil {
 		return err
 	}
-	code.Status = code.StatusAt(term.Now())
-	history, err := auditOf(ctx, i, store.AuditFilter{Code: code.ID})
+	history, err := auditOf(ctx, api, client.AuditFilter{Code: code.ID})
 	if err != nil {
 		return err
 	}
 	if g.JSON {
 		return writeJSON(term.Out, struct {
-			issuance.Code
-			History []audit.Row `json:"history"`
+			admin.Code
+			History []admin.AuditRow `json:"history"`
 		}{code, history})
 	}
 	list := newFields(term.Out)
-	list.add("code", string(code.ID))
-	list.add("status", string(code.Status))
+	list.add("code", code.ID)
+	list.add("status", code.Status)
 	list.add("directory", code.Directory)
 	list.add("bound to serial", code.Serial)
 	list.add("bound to UDID", code.UDID)
@@ -331,33 +318,28 @@ func (c *codeShow) Run(ctx context.Context, term *terminal, g *globals) error {
 	list.addTime("expires", code.ExpiresAt)
 	list.addTime("used", code.UsedAt)
 	list.addTime("revoked", code.RevokedAt)
-	list.add("certificate", string(code.Certificate))
+	list.add("certificate", code.Certificate)
 	list.add("tries refused", strconv.Itoa(code.Tries), code.LastRefusal)
 	list.flush()
-	printHistory(term.Out, history, string(code.ID), string(code.Certificate))
+	printHistory(term.Out, history, code.ID, code.Certificate)
 	return nil
 }
 
 // findCode finds a code by its id, or by itself in whichever directory it works.
-func findCode(ctx context.Context, i *installation.Installation, name string) (issuance.Code, error) {
-	code, err := issuance.Code{}, issuance.ErrNotFound
+func findCode(ctx context.Context, api *client.Client, name string) (code admin.Code, err error) {
 	if strings.HasPrefix(name, "code_") {
-		code, err = i.Store.Code(ctx, issuance.CodeID(name))
+		code, err = api.Code(ctx, name)
 	} else {
-		for directory := range i.Config.Directories {
-			if code, err = i.Store.CodeByValue(ctx, directory, name); !errors.Is(err, issuance.ErrNotFound) {
-				break
-			}
-		}
+		code, err = api.FindCode(ctx, "", name)
 	}
-	if errors.Is(err, issuance.ErrNotFound) {
-		return issuance.Code{}, noBecause(withHint(errors.New("there is no such code"), "`assay code list` shows the ids of all codes"))
+	if isProblem(err, http.StatusNotFound, http.StatusBadRequest, http.StatusUnprocessableEntity) {
+		return admin.Code{}, noBecause(withHint(errors.New("there is no such code"), "`assay code list` shows the ids of all codes"))
 	}
-	return code, err
+	return code, refused(err)
 }
 
 type codeRevoke struct {
-	Dir  string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	Code string `arg:"" help:"The code, or its id (code_…)."`
 }
 
@@ -371,20 +353,20 @@ Exit codes: 0 revoked; 1 there is no such code, or it is not unused; 2 wrong fla
 }
 
 func (c *codeRevoke) Run(ctx context.Context, term *terminal, g *globals) error {
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	code, err := findCode(ctx, i, c.Code)
+	defer closeAPI()
+	code, err := findCode(ctx, api, c.Code)
 	if err != nil {
 		return err
 	}
-	revoked, err := i.Store.RevokeCode(ctx, issuance.Call{Now: term.Now(), From: operator()}, code.ID)
-	if errors.Is(err, issuance.ErrConflict) {
-		return noBecause(fmt.Errorf("code %s is %s: only an unused code can be revoked", code.ID, code.StatusAt(term.Now())))
+	revoked, err := api.RevokeCode(ctx, code.ID)
+	if isProblem(err, http.StatusConflict) {
+		return noBecause(fmt.Errorf("code %s is %s: only an unused code can be revoked", code.ID, code.Status))
 	} else if err != nil {
-		return err
+		return refused(err)
 	}
 	if g.JSON {
 		return writeJSON(term.Out, revoked)

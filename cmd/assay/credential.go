@@ -14,12 +14,21 @@ import (
 )
 
 type credentialCommand struct {
-	Check   credentialCheck   `cmd:"" help:"Report every rule that credential documents break, at once."`
-	Publish credentialPublish `cmd:"" help:"Mint a code and publish the document that delivers it."`
+	New       credentialNew       `cmd:"" help:"Write a first template, by asking."`
+	Check     credentialCheck     `cmd:"" help:"Report every rule that documents and templates break, at once."`
+	Schema    credentialSchema    `cmd:"" help:"Print the JSON Schema of documents or templates."`
+	Templates credentialTemplates `cmd:"" help:"List the templates with what they need."`
+	Declare   credentialDeclare   `cmd:"" help:"Give devices a template; print declarations or a profile for the MDM."`
+	List      credentialList      `cmd:"" help:"List the credentials of devices."`
+	Show      credentialShow      `cmd:"" help:"Show where a device's enrolment stands."`
+	Renew     credentialRenew     `cmd:"" help:"Let a device ask for a new certificate."`
+	Push      credentialPush      `cmd:"" help:"Push declarations to the MDM."`
+	Withdraw  credentialWithdraw  `cmd:"" help:"Take a template away from a device."`
+	Publish   credentialPublish   `cmd:"" help:"Mint a code and publish a document written by hand."`
 }
 
 type credentialCheck struct {
-	Files   []string `arg:"" name:"file" help:"ACMECredential documents (JSON); - is standard input."`
+	Files   []string `arg:"" name:"file" help:"ACMECredential documents (JSON) or templates (YAML); - is standard input."`
 	Targets []string `name:"target" short:"t" sep:"none" placeholder:"PLATFORM[:VERSION][,chip=NAME]" help:"Judge for these devices too; may be repeated."`
 }
 
@@ -28,10 +37,13 @@ func (*credentialCheck) Help() string {
 a device or server will do something else than you may think. Every finding names its place, its
 rule and the rule's source. With --target the document is judged for devices of a platform (ios,
 ipados, macos, tvos, watchos, visionos), version and chip (A12, A10X, M1, S4, T1, T2, or Intel for a
-Mac without a security chip); what is left out counts as unknown.
+Mac without a security chip); what is left out counts as unknown. A template (a .yaml file, or any with a
+document: key) is judged for its own targets too; what depends on a device's values is judged when its
+document is made.
 
-Example:
+Examples:
   assay credential check acme.json --target ios:17.4,chip=A12 --target macos:14.0,chip=T2
+  assay credential check ./a/credentials/wifi.yaml
 
 With --json each file is one object with its findings and its targets' findings.
 
@@ -113,13 +125,15 @@ func (c *credentialCheck) targets() ([]credential.Target, error) {
 	return out, nil
 }
 
-// checkFile checks one document for itself and for every target.
+// checkFile checks one document or template for itself and for every target.
 func checkFile(name string, data []byte, targets []credential.Target) checkedFile {
-	d := credential.Read(data)
-	all := d.Findings
-	checked := checkedFile{File: name, Findings: nonNil(d.Findings)}
+	all, judge := readDocument(data)
+	if isTemplate(name, data) {
+		all, judge = readTemplate(name, data)
+	}
+	checked := checkedFile{File: name, Findings: nonNil(all)}
 	for _, target := range targets {
-		findings := d.Judge(target)
+		findings := judge(target)
 		checked.Targets = append(checked.Targets, checkedTarget{target.String(), nonNil(findings)})
 		all = slices.Concat(all, findings)
 	}
@@ -198,8 +212,14 @@ func (p *findingPrinter) findings(b *strings.Builder, f credential.Findings) {
 
 // finding writes one finding: where, what follows from it, how to mend it, and which rule says so.
 func (p *findingPrinter) finding(b *strings.Builder, label string, f credential.Finding) {
-	place := p.faint.Render(fmt.Sprintf("  line %d, column %d", f.Line, f.Column))
-	fmt.Fprintf(b, "  %s%s%s\n", label, p.path.Render(f.Path), place)
+	place := ""
+	if f.Line > 0 {
+		place = fmt.Sprintf("  line %d", f.Line)
+	}
+	if f.Column > 0 {
+		place += fmt.Sprintf(", column %d", f.Column)
+	}
+	fmt.Fprintf(b, "  %s%s%s\n", label, p.path.Render(f.Path), p.faint.Render(place))
 	p.paragraph(b, f.Message, lipgloss.NewStyle())
 	if f.Fix != "" {
 		p.paragraph(b, "fix: "+f.Fix, lipgloss.NewStyle())

@@ -20,7 +20,6 @@ import (
 	"assay/internal/delivery"
 	"assay/internal/installation"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 type demoCommand struct {
@@ -234,7 +233,7 @@ func (d *demo) again(ctx context.Context, client *enroll.Client, document *crede
 // lastRefusal is what the audit says of the last refusal of a code.
 func (d *demo) lastRefusal(ctx context.Context, code issuance.CodeID) (audit.Row, error) {
 	var last audit.Row
-	for entry, err := range d.inst.Store.Audit(ctx, store.AuditFilter{Code: code}) {
+	for entry, err := range d.inst.Store.Audit(ctx, audit.Filter{Code: string(code)}) {
 		if err != nil {
 			return last, err
 		}

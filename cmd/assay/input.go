@@ -14,15 +14,23 @@ const maxInput = 64 << 20
 
 // readInput reads a file of at most limit bytes; "-" is standard input.
 func readInput(term *terminal, name string, limit int64) ([]byte, error) {
-	var in io.Reader = term.In
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
+	if name == "-" {
+		return readAll(term.In, name, limit)
 	}
+	return readFile(name, limit)
+}
+
+// readFile reads a file of at most limit bytes.
+func readFile(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, name, limit)
+}
+
+func readAll(in io.Reader, name string, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)

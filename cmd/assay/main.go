@@ -85,11 +85,13 @@ type cli struct {
 	Init   initCommand   `cmd:"" group:"Run a server:" help:"Make an installation."`
 	Serve  serveCommand  `cmd:"" group:"Run a server:" help:"Run the server."`
 	Issuer issuerCommand `cmd:"" group:"Run a server:" help:"Add, list and activate issuing CAs."`
+	Token  tokenCommand  `cmd:"" group:"Run a server:" help:"Mint, list and revoke tokens of the admin API."`
 
-	Credential  credentialCommand  `cmd:"" group:"Give devices identities:" help:"Check and publish credential documents."`
+	Credential  credentialCommand  `cmd:"" group:"Give devices identities:" help:"Write templates; give devices their credentials, renew and withdraw them."`
 	Code        codeCommand        `cmd:"" group:"Give devices identities:" help:"Mint, list, show and revoke one-time codes."`
 	Certificate certificateCommand `cmd:"" group:"Give devices identities:" help:"List, show and revoke certificates."`
 
+	Device      deviceCommand      `cmd:"" group:"Find out why:" help:"List, show and label devices; register what their MDM knows."`
 	Audit       auditCommand       `cmd:"" group:"Find out why:" help:"List what was done and refused."`
 	Attestation attestationCommand `cmd:"" group:"Find out why:" help:"Inspect and verify attestation objects."`
 }

@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -60,6 +62,16 @@ func (f *fields) addTime(name string, t time.Time, remark ...string) {
 }
 
 func (f *fields) flush() { _ = f.w.Flush() }
+
+// printable is a text from elsewhere as one that cannot steer a terminal: control and invisible
+// formatting characters are escaped.
+func printable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
 
 // rfc3339 is a time as every output writes it: UTC, to the second; "" for none.
 func rfc3339(t time.Time) string {

@@ -5,14 +5,11 @@ import (
 	"fmt"
 
 	"assay/credential"
-	"assay/internal/delivery"
-	"assay/internal/installation"
-	"assay/internal/issuance"
-	"assay/internal/server"
+	"assay/internal/admin"
 )
 
 type credentialPublish struct {
-	Dir  string `required:"" placeholder:"DIR" help:"The installation's folder."`
+	connection
 	File string `arg:"" help:"The credential document; its ClientIdentifier and DirectoryURL are replaced. '-' is standard input."`
 	binding
 }
@@ -35,27 +32,18 @@ func (c *credentialPublish) Run(ctx context.Context, term *terminal, g *globals)
 	if err != nil {
 		return usage(err)
 	}
-	template, findings := credential.Parse(data)
+	_, findings := credential.Parse(data)
 	if err := findings.Err(); err != nil {
 		return noBecause(withHint(fmt.Errorf("%s: %w", c.File, err), "`assay credential check %s` lists every problem", c.File))
 	}
-	i, err := installation.Open(ctx, c.Dir, term.Now)
+	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
 		return err
 	}
-	defer i.Close()
-	directory, _, err := i.Directory(c.Directory)
+	defer closeAPI()
+	published, err := api.Publish(ctx, admin.PublishDocument{Document: data, MintCode: c.mint()}, "")
 	if err != nil {
-		return usage(err)
-	}
-	base, err := i.BaseURL()
-	if err != nil {
-		return usage(err)
-	}
-	publisher := &delivery.Publisher{Store: i.Store, BaseURL: base, DirectoryURL: server.DirectoryURL(base, directory)}
-	published, err := publisher.Publish(ctx, issuance.Call{Now: term.Now(), From: operator()}, template, c.mint(directory))
-	if err != nil {
-		return err
+		return refusedInput(err)
 	}
 	if g.JSON {
 		return writeJSON(term.Out, published)
@@ -65,7 +53,7 @@ func (c *credentialPublish) Run(ctx context.Context, term *terminal, g *globals)
 	list.add("ContentType", published.ContentType)
 	list.add("Size", fmt.Sprint(published.Size))
 	list.add("Hash-SHA-256", published.SHA256)
-	list.add("code", string(published.Code.ID), "expires "+rfc3339(published.Code.ExpiresAt))
+	list.add("code", published.Code.ID, "expires "+rfc3339(published.Code.ExpiresAt))
 	list.flush()
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	mathrand "math/rand/v2"
+	"net/http"
 	"path/filepath"
 	"time"
 
@@ -21,7 +21,9 @@ import (
 
 type simulateCommand struct {
 	Device    simulateDevice    `cmd:"" default:"withargs" help:"Let simulated devices enrol (the default)."`
+	MDM       simulateMDM       `cmd:"" name:"mdm" help:"Let a simulated device be managed by an MDM."`
 	Authority simulateAuthority `cmd:"" help:"Make a stand-in attestation authority for simulated devices."`
+	MDMCA     simulateMDMCA     `cmd:"" name:"mdm-ca" help:"Make a stand-in CA for the MDM identities of simulated devices."`
 }
 
 type simulateAuthority struct {
@@ -62,21 +64,23 @@ func (c *simulateAuthority) Run(term *terminal, g *globals) error {
 }
 
 type simulateDevice struct {
-	Credential  string        `required:"" placeholder:"URL|FILE" help:"The credential document, or a file of URLs or codes for a fleet (see below)."`
-	Authority   string        `placeholder:"DIR" help:"Stand-in authority that attests the devices. Without it attestation fails, as it does on a device that cannot reach Apple."`
-	CAFile      string        `name:"ca-file" placeholder:"ROOT.pem" help:"Root that the server's TLS certificate is trusted by. Default: the system's."`
-	Class       enroll.Class  `name:"device" enum:"iphone,ipad,mac,appletv,watch,vision" default:"iphone" help:"Kind of device (${enum})."`
-	Chip        string        `placeholder:"CHIP" help:"Its chip, e.g. A15, M2, T2, Intel. Default: a current one."`
-	OS          string        `name:"os" placeholder:"VERSION" help:"Its OS version. Default: a current one."`
-	Serial      string        `placeholder:"S" help:"Its serial number. Default: a made-up one."`
-	UDID        string        `name:"udid" placeholder:"U" help:"Its UDID. Default: a made-up one."`
-	Out         string        `placeholder:"DIR" default:"identities" help:"Folder for the identities."`
-	Replace     bool          `help:"Enrol again although an identity for this credential is there; the old one is kept aside."`
-	N           int           `short:"n" default:"1" help:"How many devices."`
-	Concurrency int           `short:"c" default:"8" help:"How many at a time."`
-	Codes       string        `placeholder:"FILE" help:"For a fleet: one code a line, or the CSV of 'assay code mint --from'; device number i uses the i-th."`
-	Verbose     bool          `short:"v" help:"Show each step."`
-	Timeout     time.Duration `default:"10m" help:"End of the whole run."`
+	Credential   string        `xor:"source" required:"" placeholder:"URL|FILE" help:"The credential document, or a file of URLs or codes for a fleet (see below)."`
+	Declarations string        `xor:"source" required:"" placeholder:"URL|FILE" help:"Declarations, as 'assay credential declare' prints them, whose asset refers to the credential document."`
+	MDMIdentity  string        `name:"mdm-identity" placeholder:"PEM" help:"With --declarations: the device's MDM identity (certificate and key), for assets with Authentication MDM."`
+	Authority    string        `placeholder:"DIR" help:"Stand-in authority that attests the devices. Without it attestation fails, as it does on a device that cannot reach Apple."`
+	CAFile       string        `name:"ca-file" placeholder:"ROOT.pem" help:"Root that the server's TLS certificate is trusted by. Default: the system's."`
+	Class        enroll.Class  `name:"device" enum:"iphone,ipad,mac,appletv,watch,vision" default:"iphone" help:"Kind of device (${enum})."`
+	Chip         string        `placeholder:"CHIP" help:"Its chip, e.g. A15, M2, T2, Intel. Default: a current one."`
+	OS           string        `name:"os" placeholder:"VERSION" help:"Its OS version. Default: a current one."`
+	Serial       string        `placeholder:"S" help:"Its serial number. Default: a made-up one."`
+	UDID         string        `name:"udid" placeholder:"U" help:"Its UDID. Default: a made-up one."`
+	Out          string        `placeholder:"DIR" default:"identities" help:"Folder for the identities."`
+	Replace      bool          `help:"Enrol again although an identity for this credential is there; the old one is kept aside."`
+	N            int           `short:"n" default:"1" help:"How many devices."`
+	Concurrency  int           `short:"c" default:"8" help:"How many at a time."`
+	Codes        string        `placeholder:"FILE" help:"For a fleet: one code a line, or the CSV of 'assay code mint --from'; device number i uses the i-th."`
+	Verbose      bool          `short:"v" help:"Show each step."`
+	Timeout      time.Duration `default:"10m" help:"End of the whole run."`
 }
 
 func (simulateDevice) Help() string {
@@ -88,6 +92,7 @@ Where a device would only say AssetCannotBeDownloaded, this shows the reason.
 
 Examples:
   assay simulate --credential https://127.0.0.1:8443/credential/… --authority ./authority --ca-file ./a/certs/serving-root.pem
+  assay simulate --declarations declarations.json --serial F4K3S3R14L --authority ./authority --ca-file ./a/certs/serving-root.pem
   assay simulate --credential template.json --codes codes.csv -n 100 -c 16 --authority ./authority --ca-file ./a/certs/serving-root.pem
 
 Exit codes: 0 every device got its identity; 1 a device was refused; 2 unreadable input; 3 failed.`
@@ -125,6 +130,10 @@ func (c *simulateDevice) check() error {
 		return errors.New("-n is 1 to 1000000 and -c 1 to 1024")
 	case c.N > 1 && (c.Serial != "" || c.UDID != ""):
 		return errors.New("--serial and --udid name one device: -n does not go with them")
+	case c.MDMIdentity != "" && c.Declarations == "":
+		return errors.New("--mdm-identity goes with --declarations")
+	case c.N > 1 && c.Declarations != "":
+		return errors.New("--declarations are one device's: -n does not go with them")
 	case c.N > 1 && c.Verbose:
 		return errors.New("--verbose shows the steps of one device: -n does not go with it")
 	}
@@ -133,17 +142,10 @@ func (c *simulateDevice) check() error {
 
 func (c *simulateDevice) prepare(ctx context.Context, term *terminal) (*prepared, error) {
 	p := &prepared{}
-	if c.CAFile != "" {
-		data, err := readInput(term, c.CAFile, maxInput)
-		if err != nil {
-			return nil, usage(err)
-		}
-		p.roots = x509.NewCertPool()
-		if !p.roots.AppendCertsFromPEM(data) {
-			return nil, usage(fmt.Errorf("%s holds no certificate", c.CAFile))
-		}
-	}
 	var err error
+	if p.roots, err = readPool(c.CAFile); err != nil {
+		return nil, usage(err)
+	}
 	if c.Authority != "" {
 		if p.authority, err = standin.Load(c.Authority, rand.Reader); err != nil {
 			return nil, usage(withHint(err, "make one with `assay simulate authority --out %s`", c.Authority))
@@ -157,14 +159,8 @@ func (c *simulateDevice) prepare(ctx context.Context, term *terminal) (*prepared
 			return nil, usage(fmt.Errorf("%s holds %d codes for %d devices", c.Codes, len(p.codes), c.N))
 		}
 	}
-	p.document, err = (&enroll.Resolver{Roots: p.roots}).Resolve(ctx, c.Credential)
-	if asset, ok := errors.AsType[*enroll.AssetError](err); ok {
-		if asset.Check == "download" && errors.Is(err, fs.ErrNotExist) {
-			return nil, usage(err)
-		}
-		return nil, noBecause(withHint(err, "%s", assetHint(asset)))
-	} else if err != nil {
-		return nil, err
+	if p.document, err = c.resolve(ctx, term, p.roots); err != nil {
+		return nil, resolveHint(err)
 	}
 	p.identities, err = enroll.OpenStore(c.Out, term.Now)
 	return p, err
@@ -179,17 +175,27 @@ func (c *simulateDevice) device(p *prepared, i int) (*enroll.Device, *credential
 		document.ClientIdentifier = p.codes[i].code
 		serial, udid = cmp.Or(p.codes[i].serial, serial), cmp.Or(p.codes[i].udid, udid)
 	}
+	device, err := makeDevice(c.Class, c.Chip, c.OS, serial, udid)
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	return device, &document, nil
+}
+
+// makeDevice invents what is not said of a device. What follows from a serial number is always the
+// same.
+func makeDevice(class enroll.Class, chip, os, serial, udid string) (*enroll.Device, error) {
 	random := rand.Reader
 	if serial != "" {
 		random = mathrand.NewChaCha8(sha256.Sum256([]byte(serial)))
 	}
-	device, err := enroll.NewDevice(c.Class, c.Chip, random)
+	device, err := enroll.NewDevice(class, chip, random)
 	if err != nil {
-		return nil, nil, usage(err)
+		return nil, err
 	}
-	device.OSVersion = cmp.Or(c.OS, device.OSVersion)
+	device.OSVersion = cmp.Or(os, device.OSVersion)
 	device.Serial, device.UDID = cmp.Or(serial, device.Serial), cmp.Or(udid, device.UDID)
-	return device, &document, nil
+	return device, nil
 }
 
 // enroll lets one device enrol and stores its identity.
@@ -268,7 +274,10 @@ func assetHint(asset *enroll.AssetError) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](asset.Err); ok {
 		return trustHint
 	}
-	if asset.Check == "document" {
+	switch {
+	case asset.Status == http.StatusForbidden:
+		return "the document is for one device: does the MDM identity name it, as mdm.match demands?"
+	case asset.Check == "document":
 		return "`assay credential check` lists every problem of a document"
 	}
 	return "a published document is served until its code is consumed, revoked or expired"

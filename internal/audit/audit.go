@@ -37,7 +37,16 @@ const (
 	CertificateRevoked       Action = "certificate.revoked"
 	CodeMinted               Action = "code.minted"
 	CodeRevoked              Action = "code.revoked"
-	DocumentFetched          Action = "document.fetched"
+	DocumentFetched          Action = "document.fetched" // refused: asked for in vain
+	CredentialRendered       Action = "credential.rendered"
+	CredentialPushed         Action = "credential.pushed"
+	CredentialReported       Action = "credential.reported" // refused: the device says that it failed
+	CredentialWithdrawn      Action = "credential.withdrawn"
+	CertificateSuperseded    Action = "certificate.superseded"
+	DeviceUpdated            Action = "device.updated"
+	TokenMinted              Action = "token.minted"
+	TokenRevoked             Action = "token.revoked"
+	TokenUsed                Action = "token.used"
 	DeviceConflict           Action = "device.conflict" // a serial and a UDID point to different devices
 	IssuerAdded              Action = "issuer.added"
 	IssuerActivated          Action = "issuer.activated"

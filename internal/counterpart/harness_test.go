@@ -46,18 +46,10 @@ func newAuthority(t *testing.T) (authority *standin.Authority, rootFile string) 
 // newSite initializes, lets change edit the configuration, and serves until the test ends.
 func newSite(t *testing.T, change func(config string) string) *site {
 	t.Helper()
-	s := &site{}
-	var root string
-	s.authority, root = newAuthority(t)
-	dir := filepath.Join(t.TempDir(), "site")
-	var err error
-	s.init, err = installation.Init(t.Context(), dir, installation.InitOptions{
-		Name: "Counterpart", Listen: "127.0.0.1:0", AllowStandIn: true, AttestationRoots: map[string][]string{"apple": {root}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if change != nil {
+	return newSiteIn(t, func(dir string) {
+		if change == nil {
+			return
+		}
 		path := filepath.Join(dir, "assay.yaml")
 		before, err := os.ReadFile(path)
 		if err != nil {
@@ -70,7 +62,25 @@ func newSite(t *testing.T, change func(config string) string) *site {
 		if err := os.WriteFile(path, []byte(after), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// newSiteIn initializes, lets prepare do what an operator does before the server runs, and serves until the
+// test ends.
+func newSiteIn(t *testing.T, prepare func(dir string)) *site {
+	t.Helper()
+	s := &site{}
+	var root string
+	s.authority, root = newAuthority(t)
+	dir := filepath.Join(t.TempDir(), "site")
+	var err error
+	s.init, err = installation.Init(t.Context(), dir, installation.InitOptions{
+		Name: "Counterpart", Listen: "127.0.0.1:0", AllowStandIn: true, AttestationRoots: map[string][]string{"apple": {root}},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	prepare(dir)
 	if s.Installation, err = installation.Open(t.Context(), dir, time.Now); err != nil {
 		t.Fatal(err)
 	}

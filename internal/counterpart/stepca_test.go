@@ -1,11 +1,9 @@
 package counterpart
 
 import (
-	"bytes"
 	"context"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -13,10 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -31,7 +26,6 @@ import (
 type stepCA struct {
 	url   string
 	roots *x509.CertPool
-	log   *bytes.Buffer // complete once the process has ended
 }
 
 // newStepCA configures a CA with one ACME provisioner that accepts Apple attestations under the
@@ -39,9 +33,9 @@ type stepCA struct {
 func newStepCA(t *testing.T, program string, attestationRoot []byte) *stepCA {
 	t.Helper()
 	dir := t.TempDir()
-	ca := &stepCA{roots: x509.NewCertPool(), log: &bytes.Buffer{}}
+	ca := &stepCA{roots: x509.NewCertPool()}
 	ca.makeAuthority(t, dir)
-	address := freeAddress(t)
+	address := FreeAddress(t)
 	ca.url = "https://" + address
 	config, err := json.Marshal(map[string]any{
 		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "issuing.pem"), "key": filepath.Join(dir, "issuing.key"),
@@ -59,29 +53,7 @@ func newStepCA(t *testing.T, program string, attestationRoot []byte) *stepCA {
 	if err := os.WriteFile(configFile, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.Command(program, configFile)
-	command.Env = append(os.Environ(), "HOME="+dir, "STEPPATH="+dir)
-	command.Stdout, command.Stderr = ca.log, ca.log
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- command.Wait() }()
-	t.Cleanup(func() {
-		if err := command.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			t.Error(err)
-		}
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = command.Process.Kill()
-			<-ended
-		}
-		if t.Failed() {
-			t.Logf("step-ca said:\n%s", ca.log)
-		}
-	})
-	ca.await(t, ended)
+	Start(t, program, address, []string{"STEPPATH=" + dir}, configFile)
 	return ca
 }
 
@@ -124,39 +96,6 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// freeAddress is an address on loopback that nobody listens on just now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// await waits until the server answers.
-func (ca *stepCA) await(t *testing.T, ended chan error) {
-	t.Helper()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.roots}, DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	deadline := time.After(30 * time.Second)
-	for {
-		response, err := client.Get(ca.url + "/health")
-		if err == nil {
-			response.Body.Close()
-			return
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("step-ca ended: %v", err)
-		case <-deadline:
-			t.Fatalf("step-ca does not answer: %v", err)
-		case <-time.After(50 * time.Millisecond):
-		}
 	}
 }
 

@@ -1,24 +1,31 @@
-// Package delivery brings codes to devices: it renders a credential document around a fresh code,
-// publishes it at a URL that nobody can guess, and serves it until the code is consumed, revoked
-// or expired.
+// Package delivery brings credentials to devices. A template and a device become a credential
+// document around a fresh one-time code, the declarations that point a device at it, and a
+// configuration profile; all of them stay as they were rendered until the credential is rendered
+// again: renewed, or because its code died unused. Documents are served at URLs that nobody can
+// guess until their codes are consumed, revoked or expired; what devices report and what the server
+// saw come together in a diagnosis.
 //
-// The URL is a secret as the code is: it is stored as its SHA-256 only, and never logged. The
-// document is frozen once rendered: the same bytes at every fetch.
+// It refuses devices that a template lacks values for, devices that two records contradict each
+// other on, fetches of dead documents, and fetches of documents with Authentication MDM by anybody
+// but the device that the MDM gave an identity. What is refused is noted and logged with the device
+// and the failed check, because a device says only AssetCannotBeDownloaded.
+//
+// It trusts the store's word on codes and devices, and of the headers of requests only Client-Cert
+// (RFC 9440), from proxies that the configuration names. Values of devices and status reports are
+// data of strangers: never parsed as templates, never taken beyond their bounds.
+//
+// A document's URL is a secret as its code is: it is stored as its SHA-256 only, or sealed, and never
+// logged.
 package delivery
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
-	"strconv"
-	"time"
 
 	"assay/credential"
 	"assay/internal/issuance"
@@ -27,106 +34,53 @@ import (
 // pathSize is the number of random bytes in a document's URL.
 const pathSize = 24
 
-// Minter stores a code with the document that delivers it.
-type Minter interface {
-	MintCodes(ctx context.Context, call issuance.Call, mints []issuance.Mint) ([]issuance.Code, error)
-}
+// documentPath is where documents are served, by both listeners.
+const documentPath = "/credential/"
 
-// Documents reads published documents.
-type Documents interface {
-	// DocumentByPath returns issuance.ErrNotFound once its code is consumed, revoked or expired.
-	DocumentByPath(ctx context.Context, pathHash [32]byte, now time.Time) (issuance.Document, error)
-	// MarkFetched notes the first fetch.
-	MarkFetched(ctx context.Context, call issuance.Call, id issuance.DocumentID) error
-}
-
-// Publication is a published document, with what an asset declaration says of it.
-type Publication struct {
-	Code        issuance.Code `json:"code"`
-	URL         string        `json:"url"` // Reference.DataURL
-	ContentType string        `json:"contentType"`
-	Size        int           `json:"size"`
-	SHA256      string        `json:"sha256"` // Reference.Hash-SHA-256
-	Body        []byte        `json:"-"`
-}
-
-// Publisher publishes documents.
-type Publisher struct {
-	Store Minter
-	// BaseURL is the server's https URL; DirectoryURL is what documents say.
-	BaseURL, DirectoryURL string
-	Random                io.Reader // default crypto/rand
-}
-
-// Publish mints a code and publishes the template as its document: ClientIdentifier and
-// DirectoryURL are set here, and the result is checked like any document. mint says how the code
-// is bound; its Value, Minted and Document are set here.
-func (p *Publisher) Publish(ctx context.Context, call issuance.Call, template *credential.Credential, mint issuance.Mint) (*Publication, error) {
-	random := p.Random
-	if random == nil {
-		random = rand.Reader
-	}
-	value, err := issuance.NewCodeValue(random)
-	if err != nil {
-		return nil, err
-	}
-	document := *template
-	document.ClientIdentifier, document.DirectoryURL = value, p.DirectoryURL
-	body, err := document.Encode()
-	if err != nil {
-		return nil, fmt.Errorf("publish credential: %w", err)
-	}
+// newDocument makes the document of an encoded credential, and the URL under base at which it will
+// be served.
+func newDocument(random io.Reader, base string, body []byte) (issuance.Document, string, error) {
 	secret := make([]byte, pathSize)
 	if _, err := io.ReadFull(random, secret); err != nil {
-		return nil, fmt.Errorf("publish credential: %w", err)
+		return issuance.Document{}, "", fmt.Errorf("make document URL: %w", err)
 	}
 	path := base64.RawURLEncoding.EncodeToString(secret)
 	sum := sha256.Sum256(body)
-	mint.Value = value
-	mint.Minted = requested(&document)
-	mint.Document = &issuance.Document{PathHash: sha256.Sum256([]byte(path)), Body: body, SHA256: hex.EncodeToString(sum[:])}
-	codes, err := p.Store.MintCodes(ctx, call, []issuance.Mint{mint})
-	if err != nil {
-		return nil, fmt.Errorf("publish credential: %w", err)
-	}
-	return &Publication{
-		Code: codes[0], URL: p.BaseURL + "/credential/" + path,
-		ContentType: credential.ContentType, Size: len(body), SHA256: mint.Document.SHA256, Body: body,
-	}, nil
+	document := issuance.Document{PathHash: sha256.Sum256([]byte(path)), Body: body, SHA256: hex.EncodeToString(sum[:])}
+	return document, base + documentPath + path, nil
 }
 
-// Handler serves published documents at /credential/{secret}: the exact media type that devices
-// demand, stable bytes and an ETag.
-func Handler(store Documents, log *slog.Logger, now func() time.Time) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		doc, err := store.DocumentByPath(r.Context(), sha256.Sum256([]byte(r.PathValue("secret"))), now())
-		if errors.Is(err, issuance.ErrNotFound) {
-			http.Error(w, "no such document: it was never published, or its code is used, revoked or expired", http.StatusNotFound)
-			return
-		} else if err != nil {
-			log.ErrorContext(r.Context(), "serve document", "error", err)
-			http.Error(w, "the document cannot be had now", http.StatusServiceUnavailable)
-			return
-		}
-		etag := `"` + doc.SHA256 + `"`
-		h := w.Header()
-		h.Set("Content-Type", credential.ContentType)
-		h.Set("Cache-Control", "no-store")
-		h.Set("ETag", etag)
-		h.Set("X-Content-Type-Options", "nosniff")
-		if r.Header.Get("If-None-Match") == etag {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-		h.Set("Content-Length", strconv.Itoa(len(doc.Body)))
-		if r.Method == http.MethodHead {
-			return
-		}
-		if _, err := w.Write(doc.Body); err == nil && doc.FetchedAt.IsZero() {
-			if err := store.MarkFetched(r.Context(), issuance.Call{Now: now(), From: r.RemoteAddr}, doc.ID); err != nil {
-				log.WarnContext(r.Context(), "note first fetch", "document", doc.ID, "error", err)
-			}
-		}
-		log.InfoContext(r.Context(), "document fetched", "document", doc.ID, "code", doc.Code, "from", r.RemoteAddr)
-	})
+// encodeWith puts a code and its directory into a credential and checks the result like any document.
+func encodeWith(c *credential.Credential, directoryURL, code string) (*credential.Credential, []byte, error) {
+	document := *c
+	document.ClientIdentifier, document.DirectoryURL = code, directoryURL
+	body, err := document.Encode()
+	return &document, body, err
+}
+
+// source is the randomness to use: the given one, or crypto/rand.
+func source(random io.Reader) io.Reader {
+	if random == nil {
+		return rand.Reader
+	}
+	return random
+}
+
+// logger is the log to use: the given one, or none.
+func logger(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return log
+}
+
+// deviceName is how logs name a device: as ACME refusals do, by its serial, else its UDID.
+func deviceName(d issuance.Device) string {
+	switch {
+	case d.Serial != "":
+		return d.Serial
+	case d.UDID != "":
+		return d.UDID
+	}
+	return string(d.ID)
 }

@@ -36,7 +36,7 @@ type shop struct {
 	log       bytes.Buffer
 }
 
-func newShop(t *testing.T) *shop {
+func newShop(t testing.TB) *shop {
 	t.Helper()
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "assay.db"), store.Options{Key: make([]byte, store.KeySize), Random: rand.Reader})
 	if err != nil {
@@ -128,7 +128,7 @@ func TestPublishRefusesATemplateThatBreaksARule(t *testing.T) {
 	if _, ok := errors.AsType[*credential.InvalidError](err); !ok {
 		t.Fatalf("got %v", err)
 	}
-	for code := range s.store.Codes(t.Context(), store.CodeFilter{}) {
+	for code := range s.store.Codes(t.Context(), issuance.CodeFilter{}) {
 		t.Errorf("a code was minted all the same: %s", code.ID)
 	}
 }
@@ -218,8 +218,8 @@ func TestHandlerKeepsSecretsAndCausesToItself(t *testing.T) {
 
 type failingStore struct{ Documents }
 
-func (failingStore) DocumentByPath(context.Context, [32]byte, time.Time) (issuance.Document, error) {
-	return issuance.Document{}, errors.New("disk on fire")
+func (failingStore) DocumentByPath(context.Context, [32]byte, time.Time) (issuance.FetchedDocument, error) {
+	return issuance.FetchedDocument{}, errors.New("disk on fire")
 }
 
 func TestRequestedIsWhatADeviceAsksFor(t *testing.T) {

@@ -43,6 +43,16 @@ type Config struct {
 	MetricsListen string `yaml:"metricsListen,omitempty"`
 	// TLS is the operator's serving certificate. Default: one from the installation's own serving root.
 	TLS TLS `yaml:"tls,omitempty"`
+	// Admin is the listener of the admin API. Default: none.
+	Admin Endpoint `yaml:"admin,omitempty"`
+	// MDM is the listener where devices show their MDM identity for documents with Authentication
+	// MDM. Default: none; such documents are then refused.
+	MDM MDM `yaml:"mdm,omitempty"`
+	// Push says which MDM declarations are pushed to. Default: none.
+	Push Push `yaml:"push,omitempty"`
+	// ProfileSigning is the certificate (chain) and key that sign .mobileconfig profiles. Default: they
+	// are not signed.
+	ProfileSigning TLS `yaml:"profileSigning,omitempty"`
 	// Revocation says where certificates point for their issuer and their CRL.
 	Revocation Revocation `yaml:"revocation,omitempty"`
 	// Attestation holds the accepted roots by attestation format.
@@ -91,6 +101,51 @@ type Directory struct {
 	TermsOfService string `yaml:"termsOfService,omitempty"`
 	// Website is a URL for people.
 	Website string `yaml:"website,omitempty"`
+}
+
+// Endpoint is a listener beside the one that devices use for ACME. It serves with the same TLS
+// certificate where the operator brings one, else with one for the host of its own URL.
+type Endpoint struct {
+	// Listen is the address to listen on, HOST:PORT. Default: no listener.
+	Listen string `yaml:"listen,omitempty"`
+	// URL is the https URL that it is reached at, without a path. Default: https:// and the address.
+	URL string `yaml:"url,omitempty"`
+}
+
+// MDM is the listener for documents that only their device may fetch.
+type MDM struct {
+	Endpoint `yaml:",inline"`
+	// CA are PEM files of the CAs that issue the identities which devices show to their MDM.
+	CA []string `yaml:"ca,omitempty"`
+	// Match says which field of an identity names its device.
+	Match MDMMatch `yaml:"match,omitempty"`
+	// TrustedProxies are addresses or prefixes of proxies whose Client-Cert header (RFC 9440) is
+	// believed. Default: none; the identity then comes from the TLS handshake alone.
+	TrustedProxies []string `yaml:"trustedProxies,omitempty"`
+}
+
+// MDMMatch says what an MDM identity must say to be a device's.
+type MDMMatch struct {
+	// Field is commonName, dns, email, uri or fingerprint (the one that the MDM registered).
+	Field string `yaml:"field,omitempty"`
+	// Value is what the field must equal, such as {device.udid}; not with fingerprint.
+	Value string `yaml:"value,omitempty"`
+}
+
+// Push configures where declarations are pushed.
+type Push struct {
+	// KMFDDM is a KMFDDM server.
+	KMFDDM KMFDDM `yaml:"kmfddm,omitempty"`
+	// Enrollment is the MDM's id of a device. Default: {device.udid}.
+	Enrollment string `yaml:"enrollment,omitempty"`
+}
+
+// KMFDDM is a KMFDDM server's API.
+type KMFDDM struct {
+	URL     string `yaml:"url,omitempty"`     // such as http://127.0.0.1:9002
+	KeyFile string `yaml:"keyFile,omitempty"` // file with the API key
+	// PlainHTTP allows http to another machine: the key and the documents' URLs can then be read there.
+	PlainHTTP bool `yaml:"plainHTTP,omitempty"`
 }
 
 // builtinRoot is how a configuration names a manufacturer's embedded root.
@@ -192,6 +247,7 @@ func (c *Config) check() error {
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		fault("tls: certificate and key go together")
 	}
+	errs = append(errs, c.checkEndpoints()...)
 	if c.Revocation.BaseURL != "" {
 		if err := checkURL(c.Revocation.BaseURL, "http", "https"); err != nil {
 			fault("revocation.baseURL: %w", err)
@@ -231,16 +287,14 @@ func (c *Config) checkListen() error {
 }
 
 // baseURL is the https URL that devices reach the server at, when it listens on the address.
-func (c *Config) baseURL(address string) (string, error) {
-	if c.URL != "" {
-		return strings.TrimSuffix(c.URL, "/"), nil
-	}
-	return urlOfAddress(address)
-}
+func (c *Config) baseURL(address string) (string, error) { return baseURL(c.URL, address) }
 
-// urlOfAddress is the base URL of a server without a configured one. An address that stands for all
+// baseURL is the configured URL, else the one of the address. An address that stands for all
 // interfaces names no host that a device could reach.
-func urlOfAddress(address string) (string, error) {
+func baseURL(configured, address string) (string, error) {
+	if configured != "" {
+		return strings.TrimSuffix(configured, "/"), nil
+	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", err

@@ -52,6 +52,16 @@ func TestConfigRefuses(t *testing.T) {
 		{"no directory", "directories: {default: {profile: device, accept: [apple]}}", "directories: {}", "at least one is needed"},
 		{"directory name", "{default:", "{De/fault:", "directories.De/fault: a name is"},
 		{"identifier", "profile: device,", "profile: device, identifiers: [imei],", `"imei" is none of code, serial, udid`},
+		{"admin address", "name:", "admin: {listen: nowhere}\nname:", "admin: listen: "},
+		{"admin on all interfaces without url", "name:", "admin: {listen: '0.0.0.0:8444'}\nname:", "admin: \"0.0.0.0:8444\" names no host"},
+		{"admin by http", "name:", "admin: {listen: '127.0.0.1:1', url: 'http://x'}\nname:", "admin: url: "},
+		{"admin url alone", "name:", "admin: {url: 'https://x'}\nname:", "admin: url without listen"},
+		{"mdm without CA", "name:", "mdm: {listen: '127.0.0.1:1', match: {field: commonName, value: '{device.udid}'}}\nname:", "mdm.ca: at least one"},
+		{"mdm without listen", "name:", "mdm: {ca: [x.pem]}\nname:", "mdm: listen is missing"},
+		{"push with a password in the URL", "name:", "push: {kmfddm: {url: 'http://u:p@x', keyFile: k}}\nname:", "push.kmfddm: url: "},
+		{"push without a key", "name:", "push: {kmfddm: {url: 'http://x'}}\nname:", "push.kmfddm: keyFile is missing"},
+		{"push to nowhere", "name:", "push: {enrollment: '{device.udid}'}\nname:", "push.enrollment: nothing is pushed"},
+		{"profile signing without a key", "name:", "profileSigning: {certificate: x.pem}\nname:", "profileSigning: certificate and key go together"},
 		{"terms of service", "profile: device,", "profile: device, termsOfService: 'javascript:1',", "termsOfService: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

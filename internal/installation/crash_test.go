@@ -21,7 +21,6 @@ import (
 	"assay/internal/ca"
 	"assay/internal/issuance"
 	"assay/internal/server"
-	"assay/internal/store"
 )
 
 // The crash test kills the server with SIGKILL in mid-load, again and again, and then holds what it
@@ -350,7 +349,7 @@ func (c *crashCheck) deliveries() {
 	if len(c.load.delivered) == 0 {
 		c.t.Error("no device got a certificate: the test shows nothing")
 	}
-	for row, err := range c.load.inst.Store.Certificates(c.t.Context(), store.CertificateFilter{Status: issuance.CertificateValid}) {
+	for row, err := range c.load.inst.Store.Certificates(c.t.Context(), issuance.CertificateFilter{Status: issuance.CertificateValid}) {
 		if err != nil {
 			c.t.Fatal(err)
 		}

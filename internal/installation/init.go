@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"assay/attest"
@@ -27,6 +30,9 @@ type InitOptions struct {
 	Name   string // organisation; default "Assay"
 	URL    string // public https URL; default: the listen address
 	Listen string // default 127.0.0.1:8443
+	// AdminListen is the address of the admin API: default loopback at the port after Listen's (any port
+	// where that is left to the system); NoAdmin for none.
+	AdminListen string
 	// AttestationRoots are PEM files by format, beside the manufacturer's built-in roots.
 	AttestationRoots map[string][]string
 	AllowStandIn     bool            // accept the roots of stand-in authorities
@@ -40,6 +46,9 @@ type InitOptions struct {
 
 	rootKeyWritten bool // to RootKeyOut
 }
+
+// NoAdmin as AdminListen makes an installation without an admin listener.
+const NoAdmin = "none"
 
 // InitResult is what Init made, for people.
 type InitResult struct {
@@ -136,6 +145,12 @@ func (o *InitOptions) setDefaults() {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:8443"
 	}
+	switch o.AdminListen {
+	case NoAdmin:
+		o.AdminListen = ""
+	case "":
+		o.AdminListen = besideOnLoopback(o.Listen)
+	}
 	if o.KeyAlgorithm == "" {
 		o.KeyAlgorithm = ca.P256
 	}
@@ -144,10 +159,27 @@ func (o *InitOptions) setDefaults() {
 	}
 }
 
+// besideOnLoopback is the loopback address with the port after the address's; "" where that has none,
+// which the configuration's own check reports.
+func besideOnLoopback(address string) string {
+	_, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == math.MaxUint16 {
+		return ""
+	}
+	if port > 0 {
+		port++
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.FormatUint(port, 10))
+}
+
 // config makes the configuration and copies the attestation roots into the folder.
 func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
 	c := &Config{
-		Version: ConfigVersion, Name: o.Name, URL: o.URL, Listen: o.Listen,
+		Version: ConfigVersion, Name: o.Name, URL: o.URL, Listen: o.Listen, Admin: Endpoint{Listen: o.AdminListen},
 		Attestation: map[string]Attestation{"apple": {Roots: []string{builtinRoot}}},
 		Profiles:    map[string]*ca.Profile{"device": ca.DefaultProfile()},
 		Directories: map[string]*Directory{"default": {

@@ -9,7 +9,8 @@
 //	DIR/keys/        private keys (0600) and data.key, which seals codes in the database and which
 //	                 the one running server holds a lock on
 //	DIR/roots/       attestation roots
-//	DIR/server.url   the URL of the running server
+//	DIR/credentials/ credential templates, one file each
+//	DIR/server.url   the URL of the running server; admin.url and mdm.url of its other listeners
 //
 // The CA root's key is needed only to make issuing CAs: serving never opens it.
 package installation
@@ -37,9 +38,13 @@ const (
 	configFile   = "assay.yaml"
 	databaseFile = "assay.db"
 	urlFile      = "server.url"
+	adminURLFile = "admin.url"
+	mdmURLFile   = "mdm.url"
 	certsFolder  = "certs"
 	keysFolder   = "keys"
 	rootsFolder  = "roots"
+	// TemplatesFolder holds the credential templates.
+	TemplatesFolder = "credentials"
 
 	dataKeySize = 32
 )
@@ -82,15 +87,7 @@ func (i *Installation) Close() error { return i.Store.Close() }
 // the running server, else that of the configured listen address. It fails where the system shall
 // choose the port and no server runs.
 func (i *Installation) BaseURL() (string, error) {
-	if i.Config.URL == "" {
-		if running := runningURL(i.Dir); running != "" {
-			return running, nil
-		}
-		if strings.HasSuffix(i.Config.Listen, ":0") {
-			return "", errors.New("the server's URL is not known until it runs: start `assay serve` first")
-		}
-	}
-	return i.Config.baseURL(i.Config.Listen)
+	return i.endpointURL(Endpoint{Listen: i.Config.Listen, URL: i.Config.URL}, urlFile)
 }
 
 // Directory returns the named directory's configuration; "" is the only one, or "default".

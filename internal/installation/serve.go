@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"assay/attest"
+	"assay/internal/admin"
 	"assay/internal/delivery"
 	"assay/internal/issuance"
 	"assay/internal/server"
@@ -24,7 +24,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,6 +62,8 @@ type ServeOptions struct {
 type Running struct {
 	BaseURL     string
 	Directories map[string]string // directory URLs by name
+	AdminURL    string            // "" without an admin listener
+	MDMURL      string            // "" without an MDM listener
 	MetricsURL  string            // "" without a metrics listener
 	Warnings    []string
 }
@@ -79,16 +80,29 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if listen == "" {
 		listen = i.Config.Listen
 	}
-	listener, err := net.Listen("tcp", listen)
+	fronts := &fronts{limits: i.limits, log: o.Log}
+	defer func() { err = errors.Join(err, fronts.close()) }()
+	running := &Running{Directories: map[string]string{}}
+	acmeFront, err := fronts.open("acme", listen, i.Config.URL)
 	if err != nil {
-		return fmt.Errorf("serve: %w", err)
+		return err
 	}
-	defer listener.Close()
-	base, err := i.Config.baseURL(listener.Addr().String())
-	if err != nil {
-		return &ConfigError{fmt.Errorf("serve: %w", err)}
+	running.BaseURL = acmeFront.url
+	for _, e := range []struct {
+		name string
+		Endpoint
+		url *string
+	}{{"admin", i.Config.Admin, &running.AdminURL}, {"mdm", i.Config.MDM.Endpoint, &running.MDMURL}} {
+		if e.Listen == "" {
+			continue
+		}
+		f, err := fronts.open(e.name, e.Listen, e.URL)
+		if err != nil {
+			return err
+		}
+		*e.url = f.url
 	}
-	acme, running, err := i.newServer(ctx, base, o.Log)
+	acme, err := i.newServer(ctx, running, o.Log)
 	if err != nil {
 		return err
 	}
@@ -96,55 +110,74 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := i.undoDeadClaims(ctx, i.now().AddDate(100, 0, 0), o.Log); err != nil {
 		return err
 	}
-	tlsConfig, err := i.tlsConfig(base, o.Log)
+	deliveries, err := i.serving(running, o.Log)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(i.Dir, urlFile), []byte(base+"\n"), 0o600); err != nil {
-		return fmt.Errorf("serve: %w", err)
-	}
-	var stopMetrics func()
-	if running.MetricsURL, stopMetrics, err = i.serveMetrics(acme.Metrics, o.Log); err != nil {
+	if err := i.equip(fronts, acme, deliveries, o.Log); err != nil {
 		return err
 	}
-	defer stopMetrics()
-	return i.run(ctx, acme, netutil.LimitListener(listener, i.limits.connections), tlsConfig, *running, o)
+	if err := i.serveMetrics(fronts, acme.Metrics, running); err != nil {
+		return err
+	}
+	if err := writeURLs(i.Dir, running); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return i.run(ctx, fronts, acme, deliveries, running, o)
+}
+
+// equip gives every listener its handler and its TLS configuration.
+func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *deliveries, log *slog.Logger) error {
+	for _, f := range fronts.all {
+		var err error
+		if f.tls, err = i.tlsConfig(f.url, log); err != nil {
+			return err
+		}
+		switch f.name {
+		case "acme":
+			f.handler = acme
+		case "admin":
+			var api *admin.API
+			if api, err = i.newAPI(deliveries, log); err == nil {
+				f.handler = api.Handler()
+			}
+		case "mdm":
+			f.tls.ClientAuth = tls.RequestClientCert // verified by the handler, so that a refusal names the device
+			f.handler, err = i.mdmHandler(log)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run serves until the context ends, with the periodic upkeep beside it.
-func (i *Installation) run(ctx context.Context, acme *server.Server, listener net.Listener, tlsConfig *tls.Config, running Running, o ServeOptions) error {
+func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Server, deliveries *deliveries, running *Running, o ServeOptions) error {
 	for _, w := range running.Warnings {
 		o.Log.Warn(w)
-	}
-	httpServer := &http.Server{
-		Handler: acme, TLSConfig: tlsConfig,
-		ReadHeaderTimeout: i.limits.header, ReadTimeout: i.limits.read, WriteTimeout: i.limits.write,
-		IdleTimeout: i.limits.idle, MaxHeaderBytes: i.limits.maxHeaderBytes,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: i.limits.streams},
-		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), // failed handshakes of strangers
 	}
 	upkeep, stopUpkeep := context.WithCancel(ctx)
 	upkeepDone := make(chan struct{})
 	go func() {
 		defer close(upkeepDone)
-		i.upkeep(upkeep, acme, o.Log)
+		i.upkeep(upkeep, acme, deliveries, o.Log)
 	}()
-	failed := make(chan error, 1)
-	go func() { failed <- httpServer.ServeTLS(listener, "", "") }()
-	o.Log.Info("serving", "url", running.BaseURL, "listen", listener.Addr().String(), "directories", slices.Sorted(maps.Keys(running.Directories)))
+	failed := fronts.serve()
+	o.Log.Info("serving", "url", running.BaseURL, "listen", fronts.all[0].listener.Addr().String(), "directories", slices.Sorted(maps.Keys(running.Directories)))
+	for _, f := range fronts.all[1:] {
+		o.Log.Info("serving "+f.name, "url", f.url, "listen", f.listener.Addr().String())
+	}
 	if o.Ready != nil {
-		o.Ready(running)
+		o.Ready(*running)
 	}
 	var err error
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
 		o.Log.Info("stopping: requests in flight are finished first")
-		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
-		defer cancel()
-		err = httpServer.Shutdown(deadline)
-		<-failed
 	}
+	err = errors.Join(err, fronts.shutdown(ctx))
 	stopUpkeep()
 	<-upkeepDone
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
@@ -153,16 +186,16 @@ func (i *Installation) run(ctx context.Context, acme *server.Server, listener ne
 }
 
 // newServer wires the ACME server from configuration and database.
-func (i *Installation) newServer(ctx context.Context, base string, log *slog.Logger) (*server.Server, *Running, error) {
+func (i *Installation) newServer(ctx context.Context, running *Running, log *slog.Logger) (*server.Server, error) {
+	base := running.BaseURL
 	issuers, active, err := i.issuers(ctx, base)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	roots, err := i.Roots()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	running := &Running{BaseURL: base, Directories: map[string]string{}}
 	directories := map[string]*server.Directory{}
 	for name, c := range i.Config.Directories {
 		d := &server.Directory{
@@ -189,16 +222,15 @@ func (i *Installation) newServer(ctx context.Context, base string, log *slog.Log
 		directories[name] = d
 		running.Directories[name] = server.DirectoryURL(base, name)
 	}
-	acme, err := server.New(server.Config{
+	return server.New(server.Config{
 		BaseURL: base, Directories: directories, Issuers: issuers, Shards: i.Config.Revocation.Shards,
 		Documents: delivery.Handler(i.Store, log, i.now),
 		Store:     i.Store, Verifier: attest.NewVerifier(), Log: log, Now: i.now,
 	})
-	return acme, running, err
 }
 
-// upkeep does the periodic work: CRLs, dead claims, clean-up, counts of strangers' refusals.
-func (i *Installation) upkeep(ctx context.Context, acme *server.Server, log *slog.Logger) {
+// upkeep does the periodic work: CRLs, dead claims, clean-up, renewals and pushes, counts of strangers' refusals.
+func (i *Installation) upkeep(ctx context.Context, acme *server.Server, deliveries *deliveries, log *slog.Logger) {
 	ticker := time.NewTicker(upkeepInterval)
 	defer ticker.Stop()
 	for {
@@ -206,6 +238,7 @@ func (i *Installation) upkeep(ctx context.Context, acme *server.Server, log *slo
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
 			i.cleanUp(ctx, log),
+			deliveries.work(ctx, i, log),
 			acme.FlushStrangers(ctx),
 		); err != nil && ctx.Err() == nil {
 			log.Error("upkeep", "error", err)
@@ -232,29 +265,23 @@ func (i *Installation) cleanUp(ctx context.Context, log *slog.Logger) error {
 	return err
 }
 
-// serveMetrics serves Prometheus metrics on their own listener, if one is configured.
-func (i *Installation) serveMetrics(metrics *server.Metrics, log *slog.Logger) (url string, stop func(), err error) {
+// serveMetrics opens the listener for Prometheus metrics, if one is configured.
+func (i *Installation) serveMetrics(fronts *fronts, metrics *server.Metrics, running *Running) error {
 	if i.Config.MetricsListen == "" {
-		return "", func() {}, nil
+		return nil
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.Collectors()...)
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	listener, err := net.Listen("tcp", i.Config.MetricsListen)
+	f, err := fronts.open("metrics", i.Config.MetricsListen, "http://"+i.Config.MetricsListen)
 	if err != nil {
-		return "", nil, fmt.Errorf("serve metrics: %w", err)
+		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	metricsServer := &http.Server{Handler: mux, ReadHeaderTimeout: i.limits.header, ReadTimeout: i.limits.read, WriteTimeout: i.limits.write}
-	go func() {
-		if err := metricsServer.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("serve metrics", "error", err)
-		}
-	}()
-	url = "http://" + listener.Addr().String() + "/metrics"
-	log.Info("serving metrics", "url", url)
-	return url, func() { _ = metricsServer.Close() }, nil
+	f.url, f.handler = "http://"+f.listener.Addr().String()+"/metrics", mux
+	running.MetricsURL = f.url
+	return nil
 }
 
 // lock takes the folder for one server. It locks the data key, which a server cannot do without: a
@@ -273,15 +300,28 @@ func lock(dir string) (unlock func() error, err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := forgetURL(dir); err != nil { // of a server that was killed
+	if err := forgetURLs(dir); err != nil { // of a server that was killed
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 	}
-	return func() error { return errors.Join(forgetURL(dir), f.Close()) }, nil
+	return func() error { return errors.Join(forgetURLs(dir), f.Close()) }, nil
 }
 
-func forgetURL(dir string) error {
-	if err := os.Remove(filepath.Join(dir, urlFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+// writeURLs tells other processes, and people, where the server's listeners are.
+func writeURLs(dir string, running *Running) error {
+	var errs []error
+	for name, url := range map[string]string{urlFile: running.BaseURL, adminURLFile: running.AdminURL, mdmURLFile: running.MDMURL} {
+		if url != "" {
+			errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(url+"\n"), 0o600))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func forgetURLs(dir string) error {
+	for _, name := range []string{urlFile, adminURLFile, mdmURLFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -294,7 +334,7 @@ func (i *Installation) AwaitServer(ctx context.Context) (baseURL string, err err
 	ticker := time.NewTicker(awaitInterval)
 	defer ticker.Stop()
 	for {
-		if url := runningURL(i.Dir); url != "" {
+		if url := runningURL(i.Dir, urlFile); url != "" {
 			return url, nil
 		}
 		select {
@@ -305,9 +345,9 @@ func (i *Installation) AwaitServer(ctx context.Context) (baseURL string, err err
 	}
 }
 
-// runningURL is the base URL of the server that runs on the folder, "" if none does. Asking does
-// not take the lock.
-func runningURL(dir string) string {
+// runningURL is a URL of the server that runs on the folder, from one of its URL files; "" if none
+// runs. Asking does not take the lock.
+func runningURL(dir, file string) string {
 	f, err := os.Open(dataKeyPath(dir))
 	if err != nil {
 		return ""
@@ -317,7 +357,7 @@ func runningURL(dir string) string {
 	if unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &held) != nil || held.Type == unix.F_UNLCK {
 		return ""
 	}
-	data, err := os.ReadFile(filepath.Join(dir, urlFile))
+	data, err := os.ReadFile(filepath.Join(dir, file))
 	if err != nil {
 		return "" // it is about to start or to stop
 	}

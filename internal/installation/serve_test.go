@@ -97,7 +97,7 @@ func TestSecondServerOnTheFolderIsRefused(t *testing.T) {
 	if err := second(); err == nil || !strings.Contains(err.Error(), "another server runs on it") {
 		t.Fatalf("got %v", err)
 	}
-	if url := runningURL(dir); url != s.BaseURL {
+	if url := runningURL(dir, urlFile); url != s.BaseURL {
 		t.Errorf("after the refusal the folder names %q, want %q", url, s.BaseURL)
 	}
 	if err := os.Remove(filepath.Join(dir, urlFile)); err != nil {
@@ -126,7 +126,7 @@ func TestLockFallsWhenTheServerIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = process.Wait()
-	if url := runningURL(dir); url != "" {
+	if url := runningURL(dir, urlFile); url != "" {
 		t.Errorf("a killed server still runs at %s", url)
 	}
 	serve(t, i)

@@ -12,14 +12,13 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 	"assay/internal/store/storetest"
 )
 
 // strangersFlushed counts the audit rows about strangers: to write one is the last step of upkeep.
 func strangersFlushed(t *testing.T, i *Installation) (rows int) {
 	t.Helper()
-	for _, err := range i.Store.Audit(t.Context(), store.AuditFilter{Action: audit.StrangersRefused}) {
+	for _, err := range i.Store.Audit(t.Context(), audit.Filter{Action: audit.StrangersRefused}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +35,13 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 	i.now = func() time.Time { return start.Add(time.Duration(later.Load())) }
 	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	acme, running, err := i.newServer(t.Context(), "https://127.0.0.1:8443", logger)
+	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
+	acme, err := i.newServer(t.Context(), running, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	deliveries, err := i.serving(running, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +58,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			i.upkeep(ctx, acme, logger)
+			i.upkeep(ctx, acme, deliveries, logger)
 		}()
 		defer func() { cancel(); <-done }()
 		for deadline := time.Now().Add(10 * time.Second); strangersFlushed(t, i) == before; time.Sleep(10 * time.Millisecond) {
@@ -112,13 +117,18 @@ func TestUpkeepStopsWithItsContext(t *testing.T) {
 	i := opened(t, dir)
 	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	acme, _, err := i.newServer(t.Context(), "https://127.0.0.1:8443", logger)
+	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
+	acme, err := i.newServer(t.Context(), running, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := i.serving(running, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	i.upkeep(ctx, acme, logger) // returns
+	i.upkeep(ctx, acme, deliveries, logger) // returns
 	if text := log.String(); strings.Contains(text, "level=ERROR") {
 		t.Errorf("stopping is told as a fault:\n%s", text)
 	}

@@ -190,12 +190,16 @@ func (o *Order) StatusAt(now time.Time) OrderStatus {
 // Device is what issuance knows of a device: a serial and UDID that an operator expects or that
 // evidence attested.
 type Device struct {
-	ID        DeviceID          `json:"id"`
-	Serial    string            `json:"serial,omitempty"`
-	UDID      string            `json:"udid,omitempty"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	Attested  bool              `json:"attested"` // whether evidence ever established Serial and UDID
-	CreatedAt time.Time         `json:"createdAt"`
+	ID       DeviceID          `json:"id"`
+	Serial   string            `json:"serial,omitempty"`
+	UDID     string            `json:"udid,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Attested bool              `json:"attested"` // whether evidence ever established Serial and UDID
+	// MDMFingerprint is the SHA-256 (lower-case hex) of the certificate that the device shows to its MDM,
+	// where the MDM registered it.
+	MDMFingerprint string    `json:"mdmFingerprint,omitempty"`
+	Revision       int       `json:"revision"` // raised by every change
+	CreatedAt      time.Time `json:"createdAt"`
 }
 
 // CertificateStatus is the stored state of a certificate row.

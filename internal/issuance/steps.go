@@ -46,6 +46,13 @@ type KeyInUseError struct{ Account AccountID }
 
 func (e *KeyInUseError) Error() string { return "key belongs to account " + string(e.Account) }
 
+// FingerprintInUseError: the MDM certificate that a device shall have belongs to another device.
+type FingerprintInUseError struct{ Device DeviceID }
+
+func (e *FingerprintInUseError) Error() string {
+	return "MDM certificate belongs to device " + string(e.Device)
+}
+
 // Limits on what is kept for clients.
 const (
 	MaxLiveOrdersPerCode = 64
@@ -76,7 +83,8 @@ type NonceKey struct {
 type Call struct {
 	Now   time.Time
 	Nonce Nonce
-	From  string // remote address, or "operator:NAME"; personal
+	From  string // remote address, "operator:NAME" or "token:ID"; personal
+	Once  *Once  // an operator's change that happens once; nil for all others
 }
 
 // NewOrder asks for an order. The store looks the code up, and refuses with *CodeUnusableError or
@@ -161,15 +169,30 @@ type Mint struct {
 
 // Document is a credential document that delivers a code. Its body holds the code, so the store
 // keeps it encrypted under a key outside the database and erases it when the code is consumed,
-// revoked or expired.
+// revoked or expired. What is served from a document that is over stays: that it was fetched, when
+// it was asked for in vain.
 type Document struct {
-	ID        DocumentID
-	Code      CodeID
-	PathHash  [32]byte // SHA-256 of the secret part of its URL
-	Body      []byte   // the exact bytes to serve
-	SHA256    string   // of Body, lower-case hex
-	CreatedAt time.Time
-	FetchedAt time.Time // first fetch; zero: never
+	ID         DocumentID
+	Code       CodeID
+	Credential CredentialID // the device's credential that it belongs to; "" for one published by hand
+	PathHash   [32]byte     // SHA-256 of the secret part of its URL
+	Body       []byte       // the exact bytes to serve; nil once its code is dead
+	SHA256     string       // of Body, lower-case hex
+	// MDM says that only the device's MDM identity certificate opens it (Authentication MDM).
+	MDM bool
+	// FetchLifetime is how long the code lives after the first fetch; 0: to its own end.
+	FetchLifetime time.Duration
+	CreatedAt     time.Time
+	FetchedAt     time.Time // first fetch; zero: never
+	RefusedAt     time.Time // last fetch that was refused; zero: none
+	RefusedCheck  string    // which check refused it
+}
+
+// FetchedDocument is a document that somebody asks for, with what decides whether he gets it.
+type FetchedDocument struct {
+	Document
+	CodeStatus CodeStatus // as of the time of the fetch
+	Device     Device     // zero for a code that names no device
 }
 
 // Revocation asks to revoke a certificate.

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"assay/acme"
+	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 func TestNobodyTouchesAnotherAccountsThings(t *testing.T) {
@@ -41,10 +41,10 @@ func TestNobodyTouchesAnotherAccountsThings(t *testing.T) {
 	h.pending(pending)
 	h.isReady(ready)
 	h.code(id, issuance.CodeUnused, 0)
-	if rows := h.audited(store.AuditFilter{Order: ready.id}, "order-account"); len(rows) == 0 {
+	if rows := h.audited(audit.Filter{Order: string(ready.id)}, "order-account"); len(rows) == 0 {
 		t.Error("the trail says nothing of the attempts on the order")
 	}
-	if rows := h.audited(store.AuditFilter{Certificate: certificate.id}, "certificate-account"); len(rows) != 1 {
+	if rows := h.audited(audit.Filter{Certificate: string(certificate.id)}, "certificate-account"); len(rows) != 1 {
 		t.Errorf("the trail has %d rows of the attempt on the certificate", len(rows))
 	}
 	owner.collect(owner.finalize(ready, d.csr()))

@@ -77,7 +77,7 @@ func TestAnAccountFillsTheTrailOnlySoFast(t *testing.T) {
 	c := h.client(dirDefault)
 	c.order(value)
 	refusedRows := func() int {
-		return len(h.audited(store.AuditFilter{Account: c.accountID(), Action: audit.RequestRefused}, "certificate-exists"))
+		return len(h.audited(audit.Filter{Account: string(c.accountID()), Action: audit.RequestRefused}, "certificate-exists"))
 	}
 	nothing := c.url("certificate", "cert_00000000000000000000000000")
 	for range 75 {
@@ -89,7 +89,7 @@ func TestAnAccountFillsTheTrailOnlySoFast(t *testing.T) {
 	if err := h.serving.Load().FlushStrangers(h.ctx()); err != nil {
 		t.Fatal(err)
 	}
-	strangers := h.audited(store.AuditFilter{Action: audit.StrangersRefused}, "")
+	strangers := h.audited(audit.Filter{Action: audit.StrangersRefused}, "")
 	if len(strangers) != 1 || strangers[0].Detail["certificate-exists"] != "15" {
 		t.Errorf("the rest is counted as %+v", strangers)
 	}
@@ -129,7 +129,7 @@ func TestCodeIsExhaustedByRefusedTries(t *testing.T) {
 	if err != nil || code.StatusAt(h.clock.Now()) != issuance.CodeExhausted {
 		t.Errorf("the code is %s, %v", code.StatusAt(h.clock.Now()), err)
 	}
-	rows := h.audited(store.AuditFilter{Code: id}, "code-usable")
+	rows := h.audited(audit.Filter{Code: string(id)}, "code-usable")
 	if len(rows) != 1 || rows[0].Detail["status"] != "exhausted" {
 		t.Errorf("the trail says %+v", rows)
 	}

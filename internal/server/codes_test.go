@@ -9,8 +9,8 @@ import (
 
 	"assay/attest"
 	"assay/attest/standin"
+	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 func TestCodeIsForTheDeviceThatItIsBoundTo(t *testing.T) {
@@ -163,7 +163,7 @@ func TestDeviceErrorTextIsHarmless(t *testing.T) {
 			logged := len(h.logs.text())
 			r := c.post(o.challenge, standin.FailedResponse(text))
 			r.refused(http.StatusForbidden, "badAttestationStatement", "evidence")
-			rows := h.audited(store.AuditFilter{Code: id}, "evidence")
+			rows := h.audited(audit.Filter{Code: string(id)}, "evidence")
 			if len(rows) != 1 || rows[0].Personal == nil {
 				t.Fatalf("the trail has %d rows of the refusal", len(rows))
 			}
@@ -224,7 +224,7 @@ func TestCodeThatEndsBeforeFinalizeIsRefusedThere(t *testing.T) {
 			c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "code-live")
 			h.refusedOrder(o, "code-live")
 			h.code(id, test.status, test.tries)
-			if rows := h.audited(store.AuditFilter{Order: o.id}, "code-live"); len(rows) != 1 {
+			if rows := h.audited(audit.Filter{Order: string(o.id)}, "code-live"); len(rows) != 1 {
 				t.Errorf("the trail has %d rows of the refusal", len(rows))
 			}
 			h.hooked.beforeBegin = nil

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"assay/attest/standin"
+	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 // Every check of the attestation, turned wrong one at a time, with the same key in evidence and CSR.
@@ -42,7 +42,7 @@ func TestEachHostileAttestationIsRefusedByItsCheck(t *testing.T) {
 				t.Errorf("the challenge shows %+v", challenge)
 			}
 			c.finalize(o, d.csr()).refused(http.StatusForbidden, "orderNotReady", "order-ready")
-			if rows := h.audited(store.AuditFilter{Code: id}, m.Check); len(rows) != 1 || rows[0].Order != string(o.id) {
+			if rows := h.audited(audit.Filter{Code: string(id)}, m.Check); len(rows) != 1 || rows[0].Order != string(o.id) {
 				t.Errorf("the trail has %d rows of the refusal", len(rows))
 			}
 		})

@@ -18,9 +18,9 @@ import (
 	"assay/acme"
 	"assay/csr"
 	"assay/deviceid"
+	"assay/internal/audit"
 	"assay/internal/ca"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 func TestFinalizeRefusesKeyNotAttested(t *testing.T) {
@@ -39,7 +39,7 @@ func TestFinalizeRefusesKeyNotAttested(t *testing.T) {
 	}
 	h.refusedOrder(o, "too-many-tries")
 	c.finalize(o, d.csr()).refused(http.StatusForbidden, "orderNotReady", "order-ready")
-	if rows := h.audited(store.AuditFilter{Order: o.id}, "attested-key"); len(rows) != issuance.MaxTries {
+	if rows := h.audited(audit.Filter{Order: string(o.id)}, "attested-key"); len(rows) != issuance.MaxTries {
 		t.Errorf("the trail has %d rows of %d refusals", len(rows), issuance.MaxTries)
 	}
 	h.code(id, issuance.CodeUnused, 0)
@@ -154,7 +154,7 @@ func TestFaultyCSRIsRefusedByItsCheck(t *testing.T) {
 			if row := h.isReady(o); row.Tries != 1 {
 				t.Errorf("the order counts %d tries", row.Tries)
 			}
-			if rows := h.audited(store.AuditFilter{Order: o.id}, test.check); len(rows) != 1 {
+			if rows := h.audited(audit.Filter{Order: string(o.id)}, test.check); len(rows) != 1 {
 				t.Errorf("the trail has %d rows of the refusal", len(rows))
 			}
 		})

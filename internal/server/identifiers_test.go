@@ -10,8 +10,8 @@ import (
 
 	"assay/acme"
 	"assay/attest/standin"
+	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 func TestOrderNamesOneIdentifierThatCanBeProven(t *testing.T) {
@@ -114,7 +114,7 @@ func TestUnusableCodesLookAlike(t *testing.T) {
 			if test.id == "" {
 				return
 			}
-			rows := h.audited(store.AuditFilter{Code: test.id}, "code-usable")
+			rows := h.audited(audit.Filter{Code: string(test.id)}, "code-usable")
 			if len(rows) != 1 || rows[0].Detail["status"] != test.status || rows[0].Account != string(c.accountID()) {
 				t.Errorf("the trail says %+v, want one refusal with status %s", rows, test.status)
 			}
@@ -140,7 +140,7 @@ func TestSixtyFourLiveOrdersMayNameACode(t *testing.T) {
 	if n := h.count("orders"); n != issuance.MaxLiveOrdersPerCode {
 		t.Errorf("%d orders", n)
 	}
-	if rows := h.audited(store.AuditFilter{}, "live-orders"); len(rows) != 2 || rows[0].Code != string(id) || rows[1].Code != string(id) {
+	if rows := h.audited(audit.Filter{}, "live-orders"); len(rows) != 2 || rows[0].Code != string(id) || rows[1].Code != string(id) {
 		t.Errorf("the trail says %v, want two refusals of the code", rows)
 	}
 	for _, line := range h.logs.lines(t, "refused") {

@@ -13,7 +13,6 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 	"assay/policy"
 )
 
@@ -31,7 +30,7 @@ func (h *harness) verify() {
 // reserved serial was completed or abandoned.
 func (h *harness) verifyCertificates() {
 	ofCode, ofOrder := map[issuance.CodeID]int{}, map[issuance.OrderID]int{}
-	for c, err := range h.store.Certificates(h.ctx(), store.CertificateFilter{}) {
+	for c, err := range h.store.Certificates(h.ctx(), issuance.CertificateFilter{}) {
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -155,7 +154,7 @@ func (h *harness) verifyCodes() {
 
 // verifyTrail: every audit row's personal values are those that it commits to.
 func (h *harness) verifyTrail() {
-	for row, err := range h.store.Audit(h.ctx(), store.AuditFilter{}) {
+	for row, err := range h.store.Audit(h.ctx(), audit.Filter{}) {
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -333,7 +332,7 @@ func (h *harness) stillGood(dir, value string, d *device) *identity {
 }
 
 // audited returns the refusals of the trail that match, with the check.
-func (h *harness) audited(f store.AuditFilter, check string) []audit.Row {
+func (h *harness) audited(f audit.Filter, check string) []audit.Row {
 	h.t.Helper()
 	var rows []audit.Row
 	for row, err := range h.store.Audit(h.ctx(), f) {

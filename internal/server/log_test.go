@@ -21,7 +21,6 @@ import (
 	"assay/internal/delivery"
 	"assay/internal/issuance"
 	"assay/internal/server"
-	"assay/internal/store"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -230,7 +229,7 @@ func TestStrangersRefusalsAreSampledAndCounted(t *testing.T) {
 		}
 	}
 	var rows []audit.Row
-	for row, err := range h.store.Audit(h.ctx(), store.AuditFilter{Action: audit.StrangersRefused}) {
+	for row, err := range h.store.Audit(h.ctx(), audit.Filter{Action: audit.StrangersRefused}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +263,7 @@ func TestKnownRefusalsAreAllLoggedAndAudited(t *testing.T) {
 	if n := len(h.logs.lines(t, "refused")) - logged; n != refusals {
 		t.Errorf("%d refusals left %d log lines", refusals, n)
 	}
-	if n := len(h.audited(store.AuditFilter{Order: o.id}, "post-as-get")); n != refusals {
+	if n := len(h.audited(audit.Filter{Order: string(o.id)}, "post-as-get")); n != refusals {
 		t.Errorf("%d refusals left %d audit rows", refusals, n)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"assay/acme"
-	"assay/attest"
 	"assay/internal/issuance"
 )
 
@@ -75,7 +74,7 @@ func (s *Server) logRefusal(ctx context.Context, dir *Directory, hr *http.Reques
 	if unusable, ok := errors.AsType[*issuance.CodeUnusableError](err); ok {
 		attrs = append(attrs, slog.String("reason", unusable.Error()))
 	}
-	if advice := adviceOn(p.Check); advice != "" {
+	if advice := issuance.AdviceOn(p.Check); advice != "" {
 		attrs = append(attrs, slog.String("hint", advice))
 	}
 	s.Log.LogAttrs(ctx, slog.LevelWarn, "refused", attrs...)
@@ -121,27 +120,6 @@ func problemOf(err error) (p *acme.Problem, internal bool) {
 		return acme.NewProblem(acme.OrderNotReady, "state", "another request changed this meanwhile"), false
 	}
 	return nil, true
-}
-
-// hints is the advice for the server's own checks that a fleet meets in daily work; those of evidence
-// bring theirs.
-var hints = map[string]string{
-	"code-usable":           "mint a new code and push the credential again; `assay code show` tells what became of the old one",
-	"code-live":             "another device or order used the code first: mint one code a device",
-	"evidence":              "if this device cannot attest, mint its code with --allow-unattested",
-	"bound-serial":          "the code was given to another device than the one it was minted for",
-	"bound-serial-attested": "under User Enrollment devices attest no serial: mint an unbound code",
-	"bound-udid":            "on a Mac compare with the provisioning UDID, not the hardware UUID",
-	"bound-udid-attested":   "under User Enrollment devices attest no UDID: mint an unbound code",
-	"nonce":                 "the client held a nonce for over an hour, or spoke to another installation",
-}
-
-// adviceOn is what an operator can do about a failed check; "" if nothing is known to help.
-func adviceOn(check string) string {
-	if c, ok := attest.LookupCheck(check); ok {
-		return c.Advice
-	}
-	return hints[check]
 }
 
 // strangers counts refusals that concern nothing known, or come too often, so that nobody can fill the

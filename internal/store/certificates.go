@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"time"
+	"strconv"
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
@@ -68,10 +68,21 @@ func (s *Store) CertificateBySerial(ctx context.Context, serial string) (issuanc
 }
 
 // CollectCertificate returns a certificate if may, asked within the transaction, has no error, and
-// notes its first download. Not fsynced. issuance.ErrConflict if it was never signed.
+// notes its first download. If it is a device's credential's, it supersedes the ones before, and the
+// renewal is fixed: that is fsynced, or a power failure could undo a revocation or lose the renewal.
+// Other collections are not. issuance.ErrConflict if it was never signed.
 func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id issuance.CertificateID, may func(issuance.Certificate) error) (issuance.Certificate, error) {
+	const what = "collect certificate"
+	of, err := s.firstCollectionOf(ctx, id)
+	if err != nil {
+		return issuance.Certificate{}, fmt.Errorf("%s: %w", what, err)
+	}
+	kind := changeRelaxed
+	if of.credential != "" {
+		kind = changeDurable
+	}
 	var collected issuance.Certificate
-	err := s.note(ctx, call, "collect certificate", func(t *tx) error {
+	err = s.transaction(ctx, kind, call, what, func(t *tx) error {
 		c, err := scanCertificate(t.row(certificateByID, string(id)))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return keep(err)
@@ -94,7 +105,10 @@ func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id i
 		if err := changedOne(n, err, "first collection"); err != nil {
 			return err
 		}
-		return s.record(t, call, certificateRow(audit.CertificateCollected, &c), audit.Personal{})
+		if err := s.record(t, call, certificateRow(audit.CertificateCollected, &c), audit.Personal{}); err != nil || of.credential == "" {
+			return err
+		}
+		return s.supersede(t, call, &c, of)
 	})
 	if err != nil {
 		return issuance.Certificate{}, err
@@ -110,7 +124,8 @@ func certificateRow(action audit.Action, c *issuance.Certificate) audit.Row {
 }
 
 // RevokeCertificate revokes a valid certificate and marks the CRL of its shard stale, in one
-// transaction. issuance.ErrConflict if it is not valid (revoked already, reserved, abandoned).
+// transaction. Its credential, if it is the present certificate of one, is not renewed by itself any
+// more. issuance.ErrConflict if it is not valid (revoked already, reserved, abandoned).
 func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r issuance.Revocation) (c issuance.Certificate, err error) {
 	err = s.change(ctx, call, "revoke certificate", func(t *tx) error {
 		c, err = scanCertificate(t.row(`UPDATE certificates SET status = 'revoked', revoked_at = ?, revoked_reason = ?
@@ -121,34 +136,30 @@ func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r iss
 		if err != nil {
 			return err
 		}
-		_, err = t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
-			VALUES (?, ?, 0, x'', 0, 0, 1, 1) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = revision + 1`,
-			string(c.Issuer), c.CRLShard)
-		if err != nil {
+		if err := t.leaveRevoked(&c); err != nil {
 			return err
 		}
-		row := certificateRow(audit.CertificateRevoked, &c)
-		row.Account = string(r.Account)
-		row.Detail = map[string]string{"reason": fmt.Sprint(r.Reason), "certificateSerial": c.Serial}
-		return s.record(t, call, row, audit.Personal{})
+		return s.recordRevocation(t, call, &c, r)
 	})
 	return c, err
 }
 
-// CertificateFilter selects certificates; zero fields select all.
-type CertificateFilter struct {
-	Status         issuance.CertificateStatus
-	Directory      string
-	Device         issuance.DeviceID
-	DeviceSerial   string // of the device's row: attested, or expected by an operator
-	Code           issuance.CodeID
-	SPKISHA256     string    // lower-case hex
-	NeverCollected bool      // valid, but nobody ever downloaded its chain
-	ExpiringBefore time.Time // lists by expiry, first to expire first
+// recordRevocation marks the CRL of a certificate that was just revoked stale, and adds the audit row.
+func (s *Store) recordRevocation(t *tx, call issuance.Call, c *issuance.Certificate, r issuance.Revocation) error {
+	_, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
+		VALUES (?, ?, 0, x'', 0, 0, 1, 1) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = revision + 1`,
+		string(c.Issuer), c.CRLShard)
+	if err != nil {
+		return err
+	}
+	row := certificateRow(audit.CertificateRevoked, c)
+	row.Account = string(r.Account)
+	row.Detail = map[string]string{"reason": strconv.Itoa(r.Reason), "certificateSerial": c.Serial}
+	return s.record(t, call, row, audit.Personal{})
 }
 
 // Certificates lists certificates, oldest first.
-func (s *Store) Certificates(ctx context.Context, f CertificateFilter) iter.Seq2[issuance.Certificate, error] {
+func (s *Store) Certificates(ctx context.Context, f issuance.CertificateFilter) iter.Seq2[issuance.Certificate, error] {
 	var q selection
 	q.and("status = ?", string(f.Status), f.Status != "")
 	q.and("directory = ?", f.Directory, f.Directory != "")
@@ -158,9 +169,15 @@ func (s *Store) Certificates(ctx context.Context, f CertificateFilter) iter.Seq2
 	q.and("spki_sha256 = ?", f.SPKISHA256, f.SPKISHA256 != "")
 	q.plain("status = 'valid' AND collected_at = 0", f.NeverCollected)
 	q.and("not_after < ?", stamp(f.ExpiringBefore), !f.ExpiringBefore.IsZero())
-	key, keyOf := "id", func(c *issuance.Certificate) []any { return []any{string(c.ID)} }
-	if !f.ExpiringBefore.IsZero() {
-		key, keyOf = "not_after, id", func(c *issuance.Certificate) []any { return []any{stamp(c.NotAfter), string(c.ID)} }
+	l := list[issuance.Certificate]{
+		what: "list certificates", columns: `SELECT ` + certificateColumns + ` FROM certificates`, key: "id",
+		scan: scanCertificate, keyOf: func(c *issuance.Certificate) []any { return []any{string(c.ID)} },
 	}
-	return pages(ctx, s.reads, "list certificates", &q, `SELECT `+certificateColumns+` FROM certificates`, key, scanCertificate, keyOf)
+	if !f.ExpiringBefore.IsZero() {
+		l.key, l.keyOf = "not_after, id", func(c *issuance.Certificate) []any { return []any{stamp(c.NotAfter), string(c.ID)} }
+		l.find = func(id string) (issuance.Certificate, error) {
+			return scanCertificate(s.reads.row(ctx, certificateByID, id))
+		}
+	}
+	return l.rows(ctx, s.reads, &q, f.Page)
 }

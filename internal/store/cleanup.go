@@ -26,6 +26,7 @@ type Cleaned struct {
 	Documents int64 // erased because their code expired
 	Orders    int64 // expired long ago, without a certificate
 	Accounts  int64 // old and without an order
+	Keys      int64 // idempotency keys, older than issuance.OnceLifetime
 }
 
 // CleanUp removes what is over by now, in small transactions between which others write. Not
@@ -51,6 +52,10 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 			return t.exec(`DELETE FROM accounts WHERE id IN
 				(SELECT id FROM accounts WHERE orders = 0 AND created_at < ? LIMIT ?)`,
 				stamp(now.Add(-issuance.IdleAccountLifetime)), cleanBatch)
+		}},
+		{"idempotency keys", &c.Keys, func(t *tx) (int64, error) {
+			return t.exec(`DELETE FROM idempotency_keys WHERE key IN
+				(SELECT key FROM idempotency_keys WHERE expires_at <= ? LIMIT ?)`, stamp(now), cleanBatch)
 		}},
 	} {
 		for more := true; more; {

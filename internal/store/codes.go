@@ -14,36 +14,55 @@ import (
 	"assay/internal/issuance"
 )
 
-// MaxMint is the largest batch of MintCodes: a bigger one would hold the writer too long.
+// MaxMint is the largest batch of MintCodes and of RenderCredentials: a bigger one would hold the writer
+// too long.
 const MaxMint = 1000
 
 // minCodeLength is the shortest value of a code that MintCodes takes: 128 random bits in base64url.
 const minCodeLength = 22
 
-const codeColumns = `id, directory, status, ifnull(device, ''), serial, udid, labels, allow_unattested, minted,
-	ifnull(order_id, ''), ifnull(certificate, ''), tries, last_refusal, created_at, expires_at, used_at, revoked_at`
+const codeColumns = `codes.id, codes.directory, codes.status, ifnull(codes.device, ''), codes.serial, codes.udid,
+	codes.labels, codes.allow_unattested, codes.minted, ifnull(codes.order_id, ''), ifnull(codes.certificate, ''),
+	codes.tries, codes.last_refusal, codes.created_at, codes.expires_at, codes.used_at, codes.revoked_at`
 
-func scanCode(row scanner) (issuance.Code, error) {
-	var c issuance.Code
-	var labels, minted string
-	var unattested, created, expires, used, revoked int64
-	err := row.Scan(&c.ID, &c.Directory, &c.Status, &c.Device, &c.Serial, &c.UDID, &labels, &unattested, &minted,
-		&c.Order, &c.Certificate, &c.Tries, &c.LastRefusal, &created, &expires, &used, &revoked)
-	if err != nil {
-		return issuance.Code{}, notFound(err)
+// codeFields takes codeColumns.
+type codeFields struct {
+	c                                           issuance.Code
+	labels, minted                              string
+	unattested, created, expires, used, revoked int64
+}
+
+func (f *codeFields) into() []any {
+	c := &f.c
+	return []any{
+		&c.ID, &c.Directory, &c.Status, &c.Device, &c.Serial, &c.UDID, &f.labels, &f.unattested, &f.minted,
+		&c.Order, &c.Certificate, &c.Tries, &c.LastRefusal, &f.created, &f.expires, &f.used, &f.revoked,
 	}
-	c.AllowUnattested = unattested == 1
-	c.CreatedAt, c.ExpiresAt, c.UsedAt, c.RevokedAt = timeOf(created), timeOf(expires), timeOf(used), timeOf(revoked)
-	if c.Labels, err = labelsOf(labels); err != nil {
+}
+
+func (f *codeFields) code() (issuance.Code, error) {
+	c := f.c
+	c.AllowUnattested = f.unattested == 1
+	c.CreatedAt, c.ExpiresAt, c.UsedAt, c.RevokedAt = timeOf(f.created), timeOf(f.expires), timeOf(f.used), timeOf(f.revoked)
+	var err error
+	if c.Labels, err = labelsOf(f.labels); err != nil {
 		return issuance.Code{}, fmt.Errorf("labels of %s: %w", c.ID, err)
 	}
-	if minted != "" {
+	if f.minted != "" {
 		c.Minted = new(csr.Request)
-		if err := json.Unmarshal([]byte(minted), c.Minted); err != nil {
+		if err := json.Unmarshal([]byte(f.minted), c.Minted); err != nil {
 			return issuance.Code{}, fmt.Errorf("minted request of %s: %w", c.ID, err)
 		}
 	}
 	return c, nil
+}
+
+func scanCode(row scanner) (issuance.Code, error) {
+	var f codeFields
+	if err := row.Scan(f.into()...); err != nil {
+		return issuance.Code{}, notFound(err)
+	}
+	return f.code()
 }
 
 // MintCodes stores codes, with the documents that deliver them, all or none; at most MaxMint. A
@@ -61,7 +80,7 @@ func (s *Store) MintCodes(ctx context.Context, call issuance.Call, mints []issua
 	}
 	err := s.change(ctx, call, "mint codes", func(t *tx) error {
 		for i := range mints {
-			if err := s.insertCode(t, call, &mints[i], &codes[i]); err != nil {
+			if err := s.mint(t, call, &mints[i], &codes[i]); err != nil {
 				return fmt.Errorf("code %d of %d: %w", i+1, len(mints), err)
 			}
 		}
@@ -94,14 +113,26 @@ func (s *Store) newCode(now time.Time, m *issuance.Mint) (issuance.Code, error) 
 	}, nil
 }
 
-func (s *Store) insertCode(t *tx, call issuance.Call, m *issuance.Mint, c *issuance.Code) error {
+// mint stores one code with its document and the row of the device that it is bound to.
+func (s *Store) mint(t *tx, call issuance.Call, m *issuance.Mint, c *issuance.Code) (err error) {
 	if m.Serial != "" || m.UDID != "" {
-		device, err := s.knownDevice(t, call, issuance.Device{Serial: m.Serial, UDID: m.UDID, Labels: m.Labels}, false)
+		c.Device, err = s.knownDevice(t, call, issuance.Device{Serial: m.Serial, UDID: m.UDID, Labels: m.Labels}, false)
 		if err != nil {
 			return err
 		}
-		c.Device = device
 	}
+	if err := s.insertCode(t, call, m, c); err != nil || m.Document == nil {
+		return err
+	}
+	d := *m.Document
+	d.Credential = "" // only a rendering makes a document of a device's credential
+	if d.ID, err = newID[issuance.DocumentID](s.random, call.Now); err != nil {
+		return err
+	}
+	return s.insertDocument(t, &d, c, 0)
+}
+
+func (s *Store) insertCode(t *tx, call issuance.Call, m *issuance.Mint, c *issuance.Code) error {
 	labels, err := labelsText(m.Labels)
 	if err != nil {
 		return err
@@ -119,11 +150,6 @@ func (s *Store) insertCode(t *tx, call issuance.Call, m *issuance.Mint, c *issua
 		string(minted), stamp(c.CreatedAt), stamp(c.ExpiresAt))
 	if err != nil {
 		return fmt.Errorf("store code: %w", err)
-	}
-	if m.Document != nil {
-		if err := s.insertDocument(t, call.Now, m.Document, c); err != nil {
-			return err
-		}
 	}
 	return s.record(t, call, codeRow(audit.CodeMinted, c), audit.Personal{Serial: c.Serial, UDID: c.UDID})
 }
@@ -151,17 +177,8 @@ func (s *Store) CodeByValue(ctx context.Context, directory, value string) (issua
 	return c, nil
 }
 
-// CodeFilter selects codes; zero fields select all.
-type CodeFilter struct {
-	Directory string
-	Status    issuance.CodeStatus // as of Now
-	Now       time.Time           // tells unused, expired and exhausted apart; needed with those
-	Device    issuance.DeviceID
-	Serial    string // bound serial
-}
-
 // Codes lists codes, oldest first.
-func (s *Store) Codes(ctx context.Context, f CodeFilter) iter.Seq2[issuance.Code, error] {
+func (s *Store) Codes(ctx context.Context, f issuance.CodeFilter) iter.Seq2[issuance.Code, error] {
 	var q selection
 	q.and("directory = ?", f.Directory, f.Directory != "")
 	switch f.Status {
@@ -179,8 +196,11 @@ func (s *Store) Codes(ctx context.Context, f CodeFilter) iter.Seq2[issuance.Code
 	}
 	q.and("device = ?", string(f.Device), f.Device != "")
 	q.and("serial = ?", f.Serial, f.Serial != "")
-	return pages(ctx, s.reads, "list codes", &q, `SELECT `+codeColumns+` FROM codes`, "id", scanCode,
-		func(c *issuance.Code) []any { return []any{string(c.ID)} })
+	l := list[issuance.Code]{
+		what: "list codes", columns: `SELECT ` + codeColumns + ` FROM codes`, key: "id",
+		scan: scanCode, keyOf: func(c *issuance.Code) []any { return []any{string(c.ID)} },
+	}
+	return l.rows(ctx, s.reads, &q, f.Page)
 }
 
 // RevokeCode revokes a code that nobody used (expired or not) and erases its document.
@@ -195,10 +215,15 @@ func (s *Store) RevokeCode(ctx context.Context, call issuance.Call, id issuance.
 		if err != nil {
 			return err
 		}
-		if err := t.eraseDocument(string(id)); err != nil {
-			return err
-		}
-		return s.record(t, call, codeRow(audit.CodeRevoked, &c), audit.Personal{})
+		return s.endRevokedCode(t, call, &c)
 	})
 	return c, err
+}
+
+// endRevokedCode erases the document of a code that was just revoked, and adds the audit row.
+func (s *Store) endRevokedCode(t *tx, call issuance.Call, c *issuance.Code) error {
+	if err := t.eraseDocument(string(c.ID)); err != nil {
+		return err
+	}
+	return s.record(t, call, codeRow(audit.CodeRevoked, c), audit.Personal{})
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"assay/internal/issuance"
-	"assay/internal/store"
 	"assay/internal/store/storetest"
 )
 
@@ -97,7 +96,7 @@ func checkAfterCrash(t *testing.T, path string, delivered []issuance.Certificate
 		t.Fatal(err)
 	}
 	storetest.CheckInvariants(t, s)
-	for c, err := range s.Certificates(t.Context(), store.CertificateFilter{Status: issuance.CertificateReserved}) {
+	for c, err := range s.Certificates(t.Context(), issuance.CertificateFilter{Status: issuance.CertificateReserved}) {
 		t.Fatalf("serial %s is reserved after dead claims were undone (error %v)", c.Serial, err)
 	}
 }

@@ -24,6 +24,10 @@ func (s *Store) Statements() []string {
 	return texts
 }
 
+// LastCommitWasDurable reports whether the last change was fsynced before it was answered. Only for a
+// store that nobody else uses meanwhile.
+func (s *Store) LastCommitWasDurable() bool { return !s.writer.relaxed }
+
 // ReadPool is the pool of reading connections.
 func (s *Store) ReadPool() *sql.DB { return s.reads.db }
 

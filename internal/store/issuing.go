@@ -278,7 +278,7 @@ func (s *Store) UndoDeadClaims(ctx context.Context, call issuance.Call, claimedB
 			}
 			return err
 		})
-		call.Nonce = issuance.Nonce{}
+		call.Nonce, call.Once = issuance.Nonce{}, nil
 		if err != nil {
 			return undone, err
 		}

@@ -13,6 +13,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"assay/internal/audit"
 	"assay/internal/issuance"
 	"assay/policy"
 )
@@ -56,14 +57,15 @@ func rawly(t testing.TB, path string, statements ...string) error {
 
 func withMigration(t testing.TB, text string) fs.FS {
 	t.Helper()
-	first, err := migrations.ReadFile("migrations/00001_initial.sql")
-	if err != nil {
-		t.Fatal(err)
+	schema := fstest.MapFS{"00009_next.sql": {Data: []byte("-- +goose Up\n" + text)}}
+	for _, name := range []string{"00001_initial.sql", "00002_credentials.sql"} {
+		content, err := migrations.ReadFile("migrations/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		schema[name] = &fstest.MapFile{Data: content}
 	}
-	return fstest.MapFS{
-		"00001_initial.sql": {Data: first},
-		"00002_next.sql":    {Data: []byte("-- +goose Up\n" + text)},
-	}
+	return schema
 }
 
 func TestOpenRefusesNewerSchema(t *testing.T) {
@@ -79,7 +81,7 @@ func TestOpenRefusesNewerSchema(t *testing.T) {
 	}
 	_, err = Open(t.Context(), path, Options{Key: make([]byte, KeySize)})
 	newer, ok := errors.AsType[*NewerSchemaError](err)
-	if !ok || newer.Found != 2 || newer.Supported != 1 {
+	if !ok || newer.Found != 9 || newer.Supported != 2 {
 		t.Fatalf("error is %v", err)
 	}
 	after, err := os.ReadFile(path)
@@ -105,7 +107,7 @@ func TestMigrationKeepsABackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, migrated)
-	backups, err := filepath.Glob(path + ".schema-1*.bak")
+	backups, err := filepath.Glob(path + ".schema-2*.bak")
 	if err != nil || len(backups) < 2 {
 		t.Fatalf("backups %v, error %v", backups, err)
 	}
@@ -196,6 +198,15 @@ func TestSecretsAreNotInTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const asset, configuration, seed = "an asset with a secret URL", "a configuration that is sealed, too", "what is given back under a key"
+	call.Once = &issuance.Once{Keep: []byte(seed)}
+	results, err := s.RenderCredentials(t.Context(), call, []issuance.Rendering{{
+		ID: "cred_1", Device: issuance.Device{Serial: "SER1"}, Template: "wifi", Asset: []byte(asset), Configuration: []byte(configuration),
+		Code: issuance.Mint{Directory: "d", Value: "another-code-of-22-characters", Lifetime: time.Hour},
+	}})
+	if err != nil || results[0].Err != nil {
+		t.Fatal(results, err)
+	}
 	secret := []byte("a nonce key of exactly 32 bytes!")
 	if _, err := s.AddNonceKey(t.Context(), now, secret); err != nil {
 		t.Fatal(err)
@@ -209,7 +220,7 @@ func TestSecretsAreNotInTheFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range []string{value, body, string(secret)} {
+		for _, s := range []string{value, body, asset, configuration, seed, string(secret)} {
 			if bytes.Contains(content, []byte(s)) {
 				t.Errorf("%s holds %q", filepath.Base(f), s)
 			}
@@ -226,6 +237,14 @@ func TestSecretsAreNotInTheFile(t *testing.T) {
 	}
 	if _, err := other.NonceKeys(t.Context()); err == nil {
 		t.Error("another key opens nonce keys")
+	}
+	if _, err := other.Delivery(t.Context(), "cred_1"); err == nil {
+		t.Error("another key opens declarations")
+	}
+	if _, err := other.MintCodes(t.Context(), call, nil); err == nil {
+		t.Error("another key opens what is given back")
+	} else if _, given := errors.AsType[*issuance.RepeatedError](err); given {
+		t.Error(err)
 	}
 	if _, err := other.DocumentByPath(t.Context(), hash, now); err == nil || errors.Is(err, issuance.ErrNotFound) {
 		t.Errorf("another key opens documents: %v", err)
@@ -274,7 +293,7 @@ func TestAuditTrailIsAppendOnly(t *testing.T) {
 	if err := rawly(t, path, "DELETE FROM audit_personal"); err != nil {
 		t.Errorf("personal values cannot be erased: %v", err)
 	}
-	for r, err := range s.Audit(t.Context(), AuditFilter{}) {
+	for r, err := range s.Audit(t.Context(), audit.Filter{}) {
 		if err != nil || r.Personal != nil || r.Commitment == nil {
 			t.Errorf("row %+v, error %v", r, err)
 		}

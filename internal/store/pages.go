@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+
+	"assay/internal/issuance"
 )
 
 // pageLength is how many rows a list reads at a time: memory stays flat, and no read transaction
@@ -32,45 +34,82 @@ func (q *selection) plain(condition string, wanted bool) {
 	}
 }
 
-// pages yields all rows that match, page after page, in the order of the key columns (which are
-// unique together). keyOf returns their values of a row, in the form in which they are stored.
-func pages[T any](ctx context.Context, r *reader, what string, q *selection, columns, key string,
-	scan func(scanner) (T, error), keyOf func(*T) []any,
-) iter.Seq2[T, error] {
+// list is how rows are listed.
+type list[T any] struct {
+	what    string // for errors
+	columns string // SELECT … FROM …
+	key     string // the columns that order the list, unique together
+	scan    func(scanner) (T, error)
+	// keyOf is a row's values of the key, in the form in which they are stored.
+	keyOf func(*T) []any
+	// find reads the row with an id, where the key is more than the id; nil where it is the id.
+	find func(id string) (T, error)
+}
+
+// rows yields the rows that match, in the order of the key: those behind the row with the id
+// page.After, and at most page.Limit of them.
+func (l *list[T]) rows(ctx context.Context, r *reader, q *selection, page issuance.Page) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		var after []any
-		for {
-			page := make([]T, 0, pageLength)
-			where, args := q.where, q.args
-			if after != nil {
-				marks := strings.TrimSuffix(strings.Repeat("?, ", len(after)), ", ")
-				where = append(where[:len(where):len(where)], fmt.Sprintf("(%s) > (%s)", key, marks))
-				args = append(args[:len(args):len(args)], after...)
+		after, err := l.start(page.After)
+		for left := page.Limit; err == nil; {
+			length := pageLength
+			if page.Limit > 0 {
+				length = min(length, left)
 			}
-			query := columns
-			if len(where) > 0 {
-				query += " WHERE " + strings.Join(where, " AND ")
+			var rows []T
+			if rows, err = l.read(ctx, r, q, after, length); err != nil {
+				break
 			}
-			query += fmt.Sprintf(" ORDER BY %s LIMIT %d", key, pageLength)
-			err := r.rows(ctx, func(row scanner) error {
-				v, err := scan(row)
-				page = append(page, v)
-				return err
-			}, query, args...)
-			if err != nil {
-				var none T
-				yield(none, fmt.Errorf("%s: %w", what, err))
-				return
-			}
-			for i := range page {
-				if !yield(page[i], nil) {
+			for i := range rows {
+				if !yield(rows[i], nil) {
 					return
 				}
 			}
-			if len(page) < pageLength {
+			left -= len(rows)
+			if len(rows) < length || page.Limit > 0 && left == 0 {
 				return
 			}
-			after = keyOf(&page[len(page)-1])
+			after = l.keyOf(&rows[len(rows)-1])
 		}
+		var none T
+		yield(none, fmt.Errorf("%s: %w", l.what, err))
 	}
+}
+
+// start is the key of the row with an id, nil for no id.
+func (l *list[T]) start(id string) ([]any, error) {
+	if id == "" {
+		return nil, nil
+	}
+	if l.find == nil {
+		return []any{id}, nil
+	}
+	row, err := l.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return l.keyOf(&row), nil
+}
+
+// read reads the next rows, at most pageLength of them.
+func (l *list[T]) read(ctx context.Context, r *reader, q *selection, after []any, length int) ([]T, error) {
+	where, args := q.where, q.args
+	if after != nil {
+		marks := strings.TrimSuffix(strings.Repeat("?, ", len(after)), ", ")
+		where = append(where[:len(where):len(where)], fmt.Sprintf("(%s) > (%s)", l.key, marks))
+		args = append(args[:len(args):len(args)], after...)
+	}
+	query := l.columns
+	if len(where) > 0 {
+		query += " WHERE " + strings.Join(where, " AND ")
+	}
+	// The length is an argument: statements are kept prepared by their text.
+	query += fmt.Sprintf(" ORDER BY %s LIMIT min(%d, ?)", l.key, pageLength)
+	rows := make([]T, 0, length)
+	err := r.rows(ctx, func(row scanner) error {
+		v, err := l.scan(row)
+		rows = append(rows, v)
+		return err
+	}, query, append(args[:len(args):len(args)], length)...)
+	return rows, err
 }

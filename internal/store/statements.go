@@ -182,7 +182,7 @@ func (r *reader) close() error {
 	return errors.Join(append(errs, r.db.Close())...)
 }
 
-// change runs fn in one durable transaction after spending the call's nonce.
+// change runs fn in one durable transaction after spending the call's nonce and noting its key.
 func (s *Store) change(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
 	return s.transaction(ctx, changeDurable, call, what, fn)
 }
@@ -203,7 +203,10 @@ func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.
 		if err := t.spend(call.Nonce); err != nil {
 			return err
 		}
-		return fn(t)
+		if err := s.once(t, call.Now, call.Once); err != nil {
+			return err
+		}
+		return t.forgetOnce(call.Once, fn(t))
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

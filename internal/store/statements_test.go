@@ -20,6 +20,22 @@ func TestEnrolmentOpensNoTemporaryTables(t *testing.T) {
 	if _, err := s.CollectCertificate(t.Context(), b.Call(), c.ID, func(issuance.Certificate) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
+	r := b.Rendering("C02XK1", "wifi")
+	b.Rendered(r)
+	document, err := s.DocumentByPath(t.Context(), r.Document.PathHash, b.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.MarkFetched(t.Context(), b.Call(), document.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, c = b.Claimed(r.Code.Value)
+	if _, err := s.CompleteIssue(t.Context(), b.Operator(), storetest.CompletionFor(c)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CollectCertificate(t.Context(), b.Call(), c.ID, func(issuance.Certificate) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)

@@ -1,15 +1,16 @@
 // Package store keeps everything that Assay remembers in one SQLite database: accounts, orders,
-// codes and their documents, devices, evidence, decisions, certificates, issuers, CRLs, nonces and
-// the audit trail.
+// codes and their documents, devices and their credentials, evidence, decisions, certificates,
+// issuers, CRLs, nonces, tokens and the audit trail.
 //
-// Its methods are transactions, not rows: each one spends the request's nonce, changes state by
-// conditional writes whose row count is checked, and writes its audit row, all or nothing. A change
-// is fsynced before the method returns, except where the method says otherwise. Nobody can hold a
-// code: an order or a valid challenge only names it, and BeginIssue alone takes it.
+// Its methods are transactions, not rows: each one spends the request's nonce, notes its idempotency
+// key, changes state by conditional writes whose row count is checked, and writes its audit row, all
+// or nothing. A change is fsynced before the method returns, except where the method says otherwise.
+// Nobody can hold a code: an order or a valid challenge only names it, and BeginIssue alone takes it.
 //
 // It refuses a database that another program made or a newer Assay wrote. Values that open doors
-// (live codes inside orders and documents, nonce keys) are sealed under a key that is not in the
-// database; it trusts whoever holds that key and can write the file.
+// (live codes inside orders and documents, the secret URLs of documents in declarations, what is given
+// back under an idempotency key, nonce keys) are sealed under a key that is not in the database; it
+// trusts whoever holds that key and can write the file.
 package store
 
 import (
@@ -30,7 +31,7 @@ import (
 
 // Options is how a store is opened.
 type Options struct {
-	// Key seals live codes, documents and nonce keys: 32 bytes, kept outside the database. A
+	// Key seals live codes, documents, declarations and nonce keys: 32 bytes, kept outside the database. A
 	// database opened with another key than before cannot read what was sealed.
 	Key []byte
 	// Random is where ids, salts and seal nonces come from; nil means crypto/rand.

@@ -135,34 +135,27 @@ func (s *Store) RecordStrangers(ctx context.Context, now time.Time, byCheck map[
 	})
 }
 
-// AuditFilter selects audit rows; zero fields select all, and of several all must match. Order,
-// Code, Certificate and Device use an index; the others read the whole trail.
-type AuditFilter struct {
-	Since, Until time.Time // Since included, Until not
-	Action       audit.Action
-	Account      issuance.AccountID
-	Order        issuance.OrderID
-	Code         issuance.CodeID
-	Certificate  issuance.CertificateID
-	Device       issuance.DeviceID
-}
-
 // Audit lists audit rows, oldest first, with the personal values that were not erased.
-func (s *Store) Audit(ctx context.Context, f AuditFilter) iter.Seq2[audit.Row, error] {
+func (s *Store) Audit(ctx context.Context, f audit.Filter) iter.Seq2[audit.Row, error] {
 	var q selection
 	q.and("a.time >= ?", stamp(f.Since), !f.Since.IsZero())
 	q.and("a.time < ?", stamp(f.Until), !f.Until.IsZero())
 	q.and("a.action = ?", string(f.Action), f.Action != "")
-	q.and("a.account = ?", string(f.Account), f.Account != "")
-	q.and("a.order_id = ?", string(f.Order), f.Order != "")
-	q.and("a.code = ?", string(f.Code), f.Code != "")
-	q.and("a.certificate = ?", string(f.Certificate), f.Certificate != "")
-	q.and("a.order_id = (SELECT order_id FROM certificates WHERE id = ?)", string(f.Certificate), f.Certificate != "") // has the index
-	q.and("a.device = ?", string(f.Device), f.Device != "")
+	q.and("a.account = ?", f.Account, f.Account != "")
+	q.and("a.order_id = ?", f.Order, f.Order != "")
+	q.and("a.code = ?", f.Code, f.Code != "")
+	q.and("a.certificate = ?", f.Certificate, f.Certificate != "")
+	q.and("a.order_id = (SELECT order_id FROM certificates WHERE id = ?)", f.Certificate, f.Certificate != "") // has the index
+	q.and("a.device = ?", f.Device, f.Device != "")
+	q.plain("a.outcome = 'refused'", f.Refused)
 	const columns = `SELECT a.id, a.time, a.action, a.outcome, a.directory, ifnull(a.account, ''), ifnull(a.order_id, ''),
 		ifnull(a.code, ''), ifnull(a.certificate, ''), ifnull(a.device, ''), ifnull(a.issuer, ''), a.failed, a.detail,
 		a.commitment, p.salt, ifnull(p."values", '') FROM audit AS a LEFT JOIN audit_personal AS p ON p.audit = a.id`
-	return pages(ctx, s.reads, "list audit rows", &q, columns, "a.id", scanAudit, func(r *audit.Row) []any { return []any{r.ID} })
+	l := list[audit.Row]{
+		what: "list audit rows", columns: columns, key: "a.id",
+		scan: scanAudit, keyOf: func(r *audit.Row) []any { return []any{r.ID} },
+	}
+	return l.rows(ctx, s.reads, &q, issuance.Page{After: f.After, Limit: f.Limit})
 }
 
 func scanAudit(row scanner) (audit.Row, error) {

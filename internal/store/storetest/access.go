@@ -11,7 +11,6 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 	"assay/policy"
 )
 
@@ -77,7 +76,7 @@ var nonceTests = map[string]func(*testing.T, *Bench){
 		call := b.Call()
 		known, err := b.RecordRefusal(b.ctx(), call, refusal)
 		b.ok(err)
-		if known || len(b.trail(store.AuditFilter{Action: audit.RequestRefused})) != 0 {
+		if known || len(b.trail(audit.Filter{Action: audit.RequestRefused})) != 0 {
 			t.Error("an account without an order is known")
 		}
 		b.wantError(b.SpendNonce(b.ctx(), call.Nonce), issuance.ErrNonceUsed)
@@ -86,7 +85,7 @@ var nonceTests = map[string]func(*testing.T, *Bench){
 		b.Pending(value)
 		known, err = b.RecordRefusal(b.ctx(), call, refusal) // its nonce is spent already: no error
 		b.ok(err)
-		row := b.wantAudited(store.AuditFilter{Account: b.Account}, audit.RequestRefused, audit.Refused, "jws")
+		row := b.wantAudited(audit.Filter{Account: string(b.Account)}, audit.RequestRefused, audit.Refused, "jws")
 		if !known || row.Order != "" {
 			t.Errorf("known is %v, row names order %q, which does not exist", known, row.Order)
 		}
@@ -99,7 +98,7 @@ var nonceTests = map[string]func(*testing.T, *Bench){
 	"StrangersAreOneRow": func(t *testing.T, b *Bench) {
 		b.ok(b.RecordStrangers(b.ctx(), b.Now, map[string]int{"jws": 7, "nonce": 900}))
 		b.ok(b.RecordStrangers(b.ctx(), b.Now, nil))
-		row := b.wantAudited(store.AuditFilter{}, audit.StrangersRefused, audit.Refused, "")
+		row := b.wantAudited(audit.Filter{}, audit.StrangersRefused, audit.Refused, "")
 		if diff := cmp.Diff(map[string]string{"jws": "7", "nonce": "900"}, row.Detail); diff != "" {
 			t.Error(diff)
 		}
@@ -234,7 +233,7 @@ var accountTests = map[string]func(*testing.T, *Bench){
 		b.wantError(err, issuance.ErrConflict)
 		_, err = b.OrderFor(b.Account, v1)
 		b.wantError(err, issuance.ErrConflict)
-		b.wantAudited(store.AuditFilter{Account: b.Account}, audit.AccountDeactivated, audit.Done, "")
+		b.wantAudited(audit.Filter{Account: string(b.Account)}, audit.AccountDeactivated, audit.Done, "")
 	},
 	"KeyChangeNeedsTheOldKeyAndAFreeNewOne": func(t *testing.T, b *Bench) {
 		a := must(b.Account2(b.Account))
@@ -284,7 +283,7 @@ var orderTests = map[string]func(*testing.T, *Bench){
 		if diff := cmp.Diff(want, stored); diff != "" {
 			t.Error(diff)
 		}
-		b.wantAudited(store.AuditFilter{Code: code.ID}, audit.OrderCreated, audit.Done, "")
+		b.wantAudited(audit.Filter{Code: string(code.ID)}, audit.OrderCreated, audit.Done, "")
 		_, err = b.Order(b.ctx(), "order_none")
 		b.wantError(err, issuance.ErrNotFound)
 	},
@@ -326,7 +325,7 @@ var orderTests = map[string]func(*testing.T, *Bench){
 				t.Errorf("error is %v, want %v", err, &c.want)
 			}
 			if ok && c.want.Code != "" {
-				b.wantAudited(store.AuditFilter{Code: c.want.Code}, audit.OrderCreated, audit.Refused, "code-usable")
+				b.wantAudited(audit.Filter{Code: string(c.want.Code)}, audit.OrderCreated, audit.Refused, "code-usable")
 			}
 		}
 	},
@@ -386,7 +385,7 @@ var orderTests = map[string]func(*testing.T, *Bench){
 		if diff := cmp.Diff(want, e); diff != "" {
 			t.Error(diff)
 		}
-		row := b.wantAudited(store.AuditFilter{Code: code.ID}, audit.ChallengeAnswered, audit.Done, "")
+		row := b.wantAudited(audit.Filter{Code: string(code.ID)}, audit.ChallengeAnswered, audit.Done, "")
 		if row.Personal == nil || row.Personal.Serial != "C02XK1" || row.Personal.From != "192.0.2.7" {
 			t.Errorf("personal values %+v", row.Personal)
 		}
@@ -410,7 +409,7 @@ var orderTests = map[string]func(*testing.T, *Bench){
 		if c.Tries != 1 || c.LastRefusal != "freshness" {
 			t.Errorf("code has %d tries, last refusal %q", c.Tries, c.LastRefusal)
 		}
-		row := b.wantAudited(store.AuditFilter{Code: code.ID}, audit.ChallengeAnswered, audit.Refused, "freshness")
+		row := b.wantAudited(audit.Filter{Code: string(code.ID)}, audit.ChallengeAnswered, audit.Refused, "freshness")
 		if row.Personal.DeviceError != a.Evidence.DeviceError {
 			t.Errorf("personal values %+v", row.Personal)
 		}

@@ -9,7 +9,6 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 // anyone may collect.
@@ -18,7 +17,7 @@ func anyone(issuance.Certificate) error { return nil }
 var certificateTests = map[string]func(*testing.T, *Bench){
 	"FirstCollectionIsNoted": func(t *testing.T, b *Bench) {
 		c := b.Issued()
-		if n := len(all(b, b.Certificates(b.ctx(), store.CertificateFilter{NeverCollected: true}))); n != 1 {
+		if n := len(all(b, b.Certificates(b.ctx(), issuance.CertificateFilter{NeverCollected: true}))); n != 1 {
 			t.Errorf("%d certificates were never collected, want 1", n)
 		}
 		first, err := b.CollectCertificate(b.ctx(), b.Call(), c.ID, anyone)
@@ -32,8 +31,8 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if !again.CollectedAt.Equal(first.CollectedAt) {
 			t.Errorf("collected at %v, then %v", first.CollectedAt, again.CollectedAt)
 		}
-		b.wantAudited(store.AuditFilter{Certificate: c.ID}, audit.CertificateCollected, audit.Done, "")
-		if n := len(all(b, b.Certificates(b.ctx(), store.CertificateFilter{NeverCollected: true}))); n != 0 {
+		b.wantAudited(audit.Filter{Certificate: string(c.ID)}, audit.CertificateCollected, audit.Done, "")
+		if n := len(all(b, b.Certificates(b.ctx(), issuance.CertificateFilter{NeverCollected: true}))); n != 0 {
 			t.Errorf("%d certificates were never collected, want 0", n)
 		}
 		call := b.Call()
@@ -58,7 +57,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if got.DER != nil {
 			t.Error("the certificate was handed out")
 		}
-		if n := len(all(b, b.Certificates(b.ctx(), store.CertificateFilter{NeverCollected: true}))); n != 1 {
+		if n := len(all(b, b.Certificates(b.ctx(), issuance.CertificateFilter{NeverCollected: true}))); n != 1 {
 			t.Errorf("%d certificates were never collected, want 1", n)
 		}
 	},
@@ -67,7 +66,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		known, err := b.RecordRefusal(b.ctx(), b.Call(), issuance.ClientRefusal{Certificate: c.ID,
 			Refusal: issuance.Refusal{Problem: "unauthorized", Check: "revocation-key", Detail: "another key"}})
 		b.ok(err)
-		row := b.wantAudited(store.AuditFilter{Certificate: c.ID}, audit.RequestRefused, audit.Refused, "revocation-key")
+		row := b.wantAudited(audit.Filter{Certificate: string(c.ID)}, audit.RequestRefused, audit.Refused, "revocation-key")
 		if !known || row.Order != string(c.Order) {
 			t.Errorf("known is %v, row names order %q", known, row.Order)
 		}
@@ -84,7 +83,7 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		if got.RevokedReason != 1 || got.RevokedAt.IsZero() {
 			t.Errorf("certificate %+v", got)
 		}
-		b.wantAudited(store.AuditFilter{Certificate: c.ID}, audit.CertificateRevoked, audit.Done, "")
+		b.wantAudited(audit.Filter{Certificate: string(c.ID)}, audit.CertificateRevoked, audit.Done, "")
 		_, value := b.Mint()
 		_, reserved := b.Claimed(value)
 		_, err = b.RevokeCertificate(b.ctx(), b.Call(), issuance.Revocation{Certificate: reserved.ID})
@@ -100,19 +99,19 @@ var certificateTests = map[string]func(*testing.T, *Bench){
 		_, err := b.RevokeCertificate(b.ctx(), b.Operator(), issuance.Revocation{Certificate: c.ID})
 		b.ok(err)
 		for _, f := range []struct {
-			filter store.CertificateFilter
+			filter issuance.CertificateFilter
 			want   int
 		}{
-			{store.CertificateFilter{}, 4},
-			{store.CertificateFilter{Status: issuance.CertificateRevoked}, 1},
-			{store.CertificateFilter{Directory: "other"}, 0},
-			{store.CertificateFilter{Device: c.Device}, 4},
-			{store.CertificateFilter{DeviceSerial: "C02XK1"}, 4},
-			{store.CertificateFilter{DeviceSerial: "C02XK2"}, 0},
-			{store.CertificateFilter{Code: c.Code}, 1},
-			{store.CertificateFilter{SPKISHA256: c.SPKISHA256}, 1},
-			{store.CertificateFilter{ExpiringBefore: c.NotAfter}, 0},
-			{store.CertificateFilter{ExpiringBefore: c.NotAfter.Add(time.Second)}, 4},
+			{issuance.CertificateFilter{}, 4},
+			{issuance.CertificateFilter{Status: issuance.CertificateRevoked}, 1},
+			{issuance.CertificateFilter{Directory: "other"}, 0},
+			{issuance.CertificateFilter{Device: c.Device}, 4},
+			{issuance.CertificateFilter{DeviceSerial: "C02XK1"}, 4},
+			{issuance.CertificateFilter{DeviceSerial: "C02XK2"}, 0},
+			{issuance.CertificateFilter{Code: c.Code}, 1},
+			{issuance.CertificateFilter{SPKISHA256: c.SPKISHA256}, 1},
+			{issuance.CertificateFilter{ExpiringBefore: c.NotAfter}, 0},
+			{issuance.CertificateFilter{ExpiringBefore: c.NotAfter.Add(time.Second)}, 4},
 		} {
 			if n := len(all(b, b.Certificates(b.ctx(), f.filter))); n != f.want {
 				t.Errorf("%+v lists %d certificates, want %d", f.filter, n, f.want)

@@ -17,6 +17,16 @@ import (
 
 func pathHash(path string) [32]byte { return sha256.Sum256([]byte(path)) }
 
+// wantDead checks that a document is no longer served, because its code has this status.
+func (b *Bench) wantDead(path string, status issuance.CodeStatus) {
+	b.T.Helper()
+	d, err := b.DocumentByPath(b.ctx(), pathHash(path), b.Now)
+	b.ok(err)
+	if d.Body != nil || d.CodeStatus != status {
+		b.T.Errorf("document with %d bytes, its code is %s; want none and %s", len(d.Body), d.CodeStatus, status)
+	}
+}
+
 var codeTests = map[string]func(*testing.T, *Bench){
 	"CodeIsFoundByItsValueInItsDirectory": func(t *testing.T, b *Bench) {
 		minted, value := b.Mint(func(m *issuance.Mint) {
@@ -36,7 +46,7 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		}
 		_, err := b.CodeByValue(b.ctx(), "other", value)
 		b.wantError(err, issuance.ErrNotFound)
-		row := b.wantAudited(store.AuditFilter{Device: minted.Device}, audit.CodeMinted, audit.Done, "")
+		row := b.wantAudited(audit.Filter{Device: string(minted.Device)}, audit.CodeMinted, audit.Done, "")
 		if row.Personal == nil || row.Personal.Serial != "C02XK1" || row.Personal.From != "operator:test" {
 			t.Errorf("personal values %+v", row.Personal)
 		}
@@ -57,7 +67,7 @@ var codeTests = map[string]func(*testing.T, *Bench){
 				t.Errorf("%s: minted", name)
 			}
 		}
-		if codes := all(b, b.Codes(b.ctx(), store.CodeFilter{})); len(codes) != 0 {
+		if codes := all(b, b.Codes(b.ctx(), issuance.CodeFilter{})); len(codes) != 0 {
 			t.Errorf("%d codes of failed batches", len(codes))
 		}
 	},
@@ -74,17 +84,17 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		_, err = b.RevokeCode(b.ctx(), b.Operator(), revoked.ID)
 		b.ok(err)
 		for _, c := range []struct {
-			filter store.CodeFilter
+			filter issuance.CodeFilter
 			want   int
 		}{
-			{store.CodeFilter{}, n + 1},
-			{store.CodeFilter{Status: issuance.CodeUnused, Now: b.Now}, n / 2},
-			{store.CodeFilter{Status: issuance.CodeExpired, Now: b.Now}, n / 2},
-			{store.CodeFilter{Status: issuance.CodeRevoked}, 1},
-			{store.CodeFilter{Directory: "other"}, 0},
-			{store.CodeFilter{Device: revoked.Device}, 1},
-			{store.CodeFilter{Serial: "C02XK1"}, 1},
-			{store.CodeFilter{Serial: "c02xk1"}, 0},
+			{issuance.CodeFilter{}, n + 1},
+			{issuance.CodeFilter{Status: issuance.CodeUnused, Now: b.Now}, n / 2},
+			{issuance.CodeFilter{Status: issuance.CodeExpired, Now: b.Now}, n / 2},
+			{issuance.CodeFilter{Status: issuance.CodeRevoked}, 1},
+			{issuance.CodeFilter{Directory: "other"}, 0},
+			{issuance.CodeFilter{Device: revoked.Device}, 1},
+			{issuance.CodeFilter{Serial: "C02XK1"}, 1},
+			{issuance.CodeFilter{Serial: "c02xk1"}, 0},
 		} {
 			seen := make(map[issuance.CodeID]bool)
 			for _, code := range all(b, b.Codes(b.ctx(), c.filter)) {
@@ -106,13 +116,12 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		if revoked.Status != issuance.CodeRevoked || revoked.RevokedAt.IsZero() {
 			t.Errorf("code %+v", revoked)
 		}
-		_, err = b.DocumentByPath(b.ctx(), pathHash("p"), b.Now)
-		b.wantError(err, issuance.ErrNotFound)
+		b.wantDead("p", issuance.CodeRevoked)
 		_, err = b.RevokeCode(b.ctx(), b.Operator(), code.ID)
 		b.wantError(err, issuance.ErrConflict)
 		_, err = b.RevokeCode(b.ctx(), b.Operator(), "code_none")
 		b.wantError(err, issuance.ErrNotFound)
-		b.wantAudited(store.AuditFilter{Code: code.ID}, audit.CodeRevoked, audit.Done, "")
+		b.wantAudited(audit.Filter{Code: string(code.ID)}, audit.CodeRevoked, audit.Done, "")
 	},
 	"DocumentIsServedWhileItsCodeIsUsable": func(t *testing.T, b *Bench) {
 		code, value := b.Mint(WithDocument("p"))
@@ -130,16 +139,17 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		if !d.FetchedAt.Equal(first) {
 			t.Errorf("first fetched at %v, want %v", d.FetchedAt, first)
 		}
-		b.wantAudited(store.AuditFilter{Code: code.ID}, audit.DocumentFetched, audit.Done, "")
+		b.wantAudited(audit.Filter{Code: string(code.ID)}, audit.DocumentFetched, audit.Done, "")
 		_, err = b.DocumentByPath(b.ctx(), pathHash("q"), b.Now)
 		b.wantError(err, issuance.ErrNotFound)
 		_, err = b.DocumentByPath(b.ctx(), pathHash("p"), code.ExpiresAt.Add(-time.Microsecond))
 		b.ok(err)
-		_, err = b.DocumentByPath(b.ctx(), pathHash("p"), code.ExpiresAt)
-		b.wantError(err, issuance.ErrNotFound)
+		began := b.Now
+		b.Now = code.ExpiresAt
+		b.wantDead("p", issuance.CodeExpired)
+		b.Now = began
 		b.Claimed(value)
-		_, err = b.DocumentByPath(b.ctx(), pathHash("p"), b.Now)
-		b.wantError(err, issuance.ErrNotFound)
+		b.wantDead("p", issuance.CodeIssuing)
 	},
 	"DevicesAreKnownBySerialThenUDID": func(t *testing.T, b *Bench) {
 		device := func(serial, udid string) issuance.DeviceID {
@@ -157,7 +167,7 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		if got := device("SER1", "xyz"); got != a {
 			t.Errorf("serial and UDID of two devices chose %s, want the serial's %s", got, a)
 		}
-		row := b.wantAudited(store.AuditFilter{Device: a}, audit.DeviceConflict, audit.Done, "")
+		row := b.wantAudited(audit.Filter{Device: string(a)}, audit.DeviceConflict, audit.Done, "")
 		if row.Detail["udidOf"] != string(other) {
 			t.Errorf("conflict names %v", row.Detail)
 		}
@@ -181,7 +191,7 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		cert = b.wantCertificate(cert.ID, issuance.CertificateValid)
 		d, err := b.Device(b.ctx(), cert.Device)
 		b.ok(err)
-		if d.UDID != "00008110-000A" || !d.Attested {
+		if d.UDID != "00008110-000A" || !d.Attested || d.Revision != 2 {
 			t.Errorf("device %+v", d)
 		}
 		c, _ := b.Mint(func(m *issuance.Mint) { m.Serial, m.UDID = "C02XK1", "mistyped again" })

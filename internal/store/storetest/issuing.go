@@ -10,7 +10,6 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 var issuingTests = map[string]func(*testing.T, *Bench){
@@ -33,7 +32,7 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		if c := b.wantCode(code.ID, issuance.CodeUnused); c.Tries != 0 {
 			t.Errorf("faulty CSRs counted %d tries on the code", c.Tries)
 		}
-		if n := len(b.trail(store.AuditFilter{Code: code.ID, Action: audit.CSRChecked})); n != issuance.MaxTries {
+		if n := len(b.trail(audit.Filter{Code: string(code.ID), Action: audit.CSRChecked})); n != issuance.MaxTries {
 			t.Errorf("%d audit rows", n)
 		}
 	},
@@ -48,7 +47,7 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		if c := b.wantCode(code.ID, issuance.CodeUnused); c.Tries != 1 || c.LastRefusal != "serial-bound" {
 			t.Errorf("code has %d tries, last refusal %q", c.Tries, c.LastRefusal)
 		}
-		b.wantAudited(store.AuditFilter{Code: code.ID}, audit.DecisionTaken, audit.Refused, "serial-bound")
+		b.wantAudited(audit.Filter{Code: string(code.ID)}, audit.DecisionTaken, audit.Refused, "serial-bound")
 		_, err = b.RefuseOrder(b.ctx(), b.Call(), r)
 		b.wantError(err, issuance.ErrConflict)
 	},
@@ -97,15 +96,14 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		if device.ID != code.Device || !device.Attested || device.Serial != "C02XK1" || device.UDID != "00008110-000A" {
 			t.Errorf("device %+v", device)
 		}
-		_, err = b.DocumentByPath(b.ctx(), pathHash("secret"), b.Now)
-		b.wantError(err, issuance.ErrNotFound)
+		b.wantDead("secret", issuance.CodeConsumed)
 		bySerial, err := b.CertificateBySerial(b.ctx(), cert.Serial)
 		b.ok(err)
 		if diff := cmp.Diff(cert, bySerial); diff != "" {
 			t.Error(diff)
 		}
-		b.wantAudited(store.AuditFilter{Certificate: cert.ID}, audit.IssueBegun, audit.Done, "")
-		b.wantAudited(store.AuditFilter{Certificate: cert.ID}, audit.IssueCompleted, audit.Done, "")
+		b.wantAudited(audit.Filter{Certificate: string(cert.ID)}, audit.IssueBegun, audit.Done, "")
+		b.wantAudited(audit.Filter{Certificate: string(cert.ID)}, audit.IssueCompleted, audit.Done, "")
 	},
 	"OneOf32OrdersTakesTheCode": func(t *testing.T, b *Bench) {
 		code, value := b.Mint()
@@ -128,10 +126,10 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		if c := b.wantCode(code.ID, issuance.CodeIssuing); c.Order != claims[winner].Order {
 			t.Errorf("code is claimed by %s, not by the winner", c.Order)
 		}
-		if n := len(all(b, b.Certificates(b.ctx(), store.CertificateFilter{Code: code.ID}))); n != 1 {
+		if n := len(all(b, b.Certificates(b.ctx(), issuance.CertificateFilter{Code: code.ID}))); n != 1 {
 			t.Errorf("%d serials are reserved for one code", n)
 		}
-		if n := len(b.trail(store.AuditFilter{Code: code.ID, Action: audit.IssueBegun})); n != 32 {
+		if n := len(b.trail(audit.Filter{Code: string(code.ID), Action: audit.IssueBegun})); n != 32 {
 			t.Errorf("%d audit rows for 32 attempts", n)
 		}
 	},
@@ -217,7 +215,7 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 			t.Errorf("code %+v", c)
 		}
 		b.wantCertificate(cert.ID, issuance.CertificateAbandoned)
-		b.wantAudited(store.AuditFilter{Certificate: cert.ID}, audit.IssueAbandoned, audit.Refused, "signature")
+		b.wantAudited(audit.Filter{Certificate: string(cert.ID)}, audit.IssueAbandoned, audit.Refused, "signature")
 		_, err := b.CompleteIssue(b.ctx(), b.Operator(), CompletionFor(cert))
 		b.wantError(err, issuance.ErrConflict)
 		b.wantError(b.AbandonIssue(b.ctx(), b.Operator(), o.ID, why), issuance.ErrConflict)

@@ -57,7 +57,7 @@ type Store interface {
 
 	Certificate(context.Context, issuance.CertificateID) (issuance.Certificate, error)
 	CertificateBySerial(context.Context, string) (issuance.Certificate, error)
-	Certificates(context.Context, store.CertificateFilter) iter.Seq2[issuance.Certificate, error]
+	Certificates(context.Context, issuance.CertificateFilter) iter.Seq2[issuance.Certificate, error]
 	CollectCertificate(context.Context, issuance.Call, issuance.CertificateID, func(issuance.Certificate) error) (issuance.Certificate, error)
 	RevokeCertificate(context.Context, issuance.Call, issuance.Revocation) (issuance.Certificate, error)
 	CRL(context.Context, issuance.IssuerID, int) (issuance.CRL, error)
@@ -70,20 +70,39 @@ type Store interface {
 	MintCodes(context.Context, issuance.Call, []issuance.Mint) ([]issuance.Code, error)
 	Code(context.Context, issuance.CodeID) (issuance.Code, error)
 	CodeByValue(ctx context.Context, directory, value string) (issuance.Code, error)
-	Codes(context.Context, store.CodeFilter) iter.Seq2[issuance.Code, error]
+	Codes(context.Context, issuance.CodeFilter) iter.Seq2[issuance.Code, error]
 	RevokeCode(context.Context, issuance.Call, issuance.CodeID) (issuance.Code, error)
-	DocumentByPath(context.Context, [32]byte, time.Time) (issuance.Document, error)
+	DocumentByPath(context.Context, [32]byte, time.Time) (issuance.FetchedDocument, error)
 	MarkFetched(context.Context, issuance.Call, issuance.DocumentID) error
+	RefuseFetch(ctx context.Context, call issuance.Call, id issuance.DocumentID, check string) error
 	Device(context.Context, issuance.DeviceID) (issuance.Device, error)
+	DeviceLike(ctx context.Context, serial, udid string) (issuance.Device, error)
+	Devices(context.Context, issuance.DeviceFilter) iter.Seq2[issuance.Device, error]
+	UpdateDevice(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, labels map[string]string, mdmFingerprint *string) (issuance.Device, error)
+
+	Delivery(context.Context, issuance.CredentialID) (issuance.Delivery, error)
+	DeliveryOf(context.Context, issuance.DeviceID, string) (issuance.Delivery, error)
+	RenderCredentials(context.Context, issuance.Call, []issuance.Rendering) ([]issuance.RenderResult, error)
+	DeviceCredentials(context.Context, issuance.CredentialFilter) iter.Seq2[issuance.DeviceCredential, error]
+	WithdrawCredential(ctx context.Context, call issuance.Call, id issuance.CredentialID, ifRevision int) (issuance.DeviceCredential, error)
+	MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, pushed, failure string) error
+	RecordReports(context.Context, issuance.Call, []issuance.CredentialReport) ([]issuance.CredentialID, error)
+
+	AddToken(ctx context.Context, call issuance.Call, k issuance.Token, hash [32]byte) (issuance.Token, error)
+	TokenByHash(context.Context, [32]byte) (issuance.Token, error)
+	Tokens(context.Context, issuance.Page) iter.Seq2[issuance.Token, error]
+	RevokeToken(context.Context, issuance.Call, issuance.TokenID) (issuance.Token, error)
+	RecordTokenUse(context.Context, issuance.Call, issuance.TokenUse) error
 
 	CleanUp(context.Context, time.Time) (store.Cleaned, error)
-	Audit(context.Context, store.AuditFilter) iter.Seq2[audit.Row, error]
+	Audit(context.Context, audit.Filter) iter.Seq2[audit.Row, error]
 }
 
 // Run runs the suite. Every test opens an empty store, which open closes by t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	for _, group := range []map[string]func(*testing.T, *Bench){
 		nonceTests, accountTests, orderTests, issuingTests, codeTests, certificateTests, upkeepTests,
+		renderingTests, withdrawingTests, fetchTests, supersedingTests, tokenTests, onceTests, pageTests,
 	} {
 		for _, name := range slices.Sorted(maps.Keys(group)) {
 			t.Run(name, func(t *testing.T) { group[name](t, NewBench(t, open(t))) })
@@ -290,14 +309,14 @@ func (b *Bench) wantCertificate(id issuance.CertificateID, status issuance.Certi
 }
 
 // trail returns the audit rows that a filter selects.
-func (b *Bench) trail(f store.AuditFilter) []audit.Row {
+func (b *Bench) trail(f audit.Filter) []audit.Row {
 	b.T.Helper()
 	return all(b, b.Audit(b.ctx(), f))
 }
 
 // wantAudited checks that the rows of a filter hold exactly one with this action, outcome and check,
 // and that its personal values are those that it commits to.
-func (b *Bench) wantAudited(f store.AuditFilter, action audit.Action, outcome audit.Outcome, check string) audit.Row {
+func (b *Bench) wantAudited(f audit.Filter, action audit.Action, outcome audit.Outcome, check string) audit.Row {
 	b.T.Helper()
 	var found []audit.Row
 	for _, r := range b.trail(f) {

@@ -81,7 +81,7 @@ var upkeepTests = map[string]func(*testing.T, *Bench){
 	},
 	"AuditNamesWhoAndWhatAndKeepsItsWord": func(t *testing.T, b *Bench) {
 		c := b.Issued()
-		rows := b.trail(store.AuditFilter{Code: c.Code})
+		rows := b.trail(audit.Filter{Code: string(c.Code)})
 		var actions []audit.Action
 		for _, r := range rows {
 			actions = append(actions, r.Action)
@@ -100,10 +100,10 @@ var upkeepTests = map[string]func(*testing.T, *Bench){
 		if len(want) != 0 || len(actions) != 5 {
 			t.Errorf("audited %v", actions)
 		}
-		if n := len(b.trail(store.AuditFilter{Since: b.Now.Add(time.Second)})); n != 0 {
+		if n := len(b.trail(audit.Filter{Since: b.Now.Add(time.Second)})); n != 0 {
 			t.Errorf("%d rows from the future", n)
 		}
-		if n := len(b.trail(store.AuditFilter{Until: b.Now.Add(time.Second), Order: c.Order})); n != 4 {
+		if n := len(b.trail(audit.Filter{Until: b.Now.Add(time.Second), Order: string(c.Order)})); n != 4 {
 			t.Errorf("%d rows of the order, want 4", n)
 		}
 	},

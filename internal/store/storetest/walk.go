@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"crypto/rand"
 	"errors"
 	"testing"
 	"time"
@@ -8,7 +9,6 @@ import (
 	"pgregory.net/rapid"
 
 	"assay/internal/issuance"
-	"assay/internal/store"
 )
 
 // walk is a store beside what is known to be true of it: the last status seen of everything.
@@ -22,6 +22,9 @@ type walk struct {
 	orderOf []issuance.Order
 	claims  []issuance.Certificate
 	codeIDs []issuance.CodeID
+
+	serial      string // of the one device that has credentials
+	credentials []issuance.CredentialID
 }
 
 // randomWalk runs random operations, most of them at the wrong moment, and checks after each one
@@ -34,6 +37,7 @@ func randomWalk(t *testing.T, open func(t *testing.T) Store) {
 			orders: map[issuance.OrderID]issuance.OrderStatus{},
 			codes:  map[issuance.CodeID]issuance.CodeStatus{},
 			certs:  map[issuance.CertificateID]issuance.CertificateStatus{},
+			serial: rand.Text(),
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"mint":   w.mint,
@@ -47,6 +51,13 @@ func randomWalk(t *testing.T, open func(t *testing.T) Store) {
 			"refuse": func(rt *rapid.T) {
 				o := pick(rt, w.orderOf)
 				_, err := w.RefuseOrder(w.ctx(), w.Call(), issuance.OrderRefusal{Account: o.Account, Order: o.ID, Decision: w.ClaimFor(o).Decision, Refusal: issuance.Refusal{Check: "no"}})
+				expect(rt, err, issuance.ErrConflict)
+			},
+			"render":   w.render,
+			"fetch":    w.fetch,
+			"withdraw": w.withdraw,
+			"collect": func(rt *rapid.T) {
+				_, err := w.CollectCertificate(w.ctx(), w.Call(), pick(rt, w.claims).ID, anyone)
 				expect(rt, err, issuance.ErrConflict)
 			},
 			"begin":    w.begin,
@@ -78,6 +89,7 @@ func randomWalk(t *testing.T, open func(t *testing.T) Store) {
 			"": w.check,
 		})
 		CheckInvariants(rt, w.Store)
+		w.checkCredentials(rt)
 	})
 }
 
@@ -153,6 +165,49 @@ func (w *walk) complete(rt *rapid.T) {
 	}
 }
 
+// render renders one of two templates for the device, for the first time or again.
+func (w *walk) render(rt *rapid.T) {
+	r := w.Rendering(w.serial, rapid.SampledFrom([]string{"wifi", "vpn"}).Draw(rt, "template"))
+	r.Code.Lifetime, r.RevokeSuperseded = 2*time.Hour, rapid.Bool().Draw(rt, "revoke superseded")
+	before := issuance.CodeUnused
+	if device, err := w.DeviceLike(w.ctx(), w.serial, ""); err == nil {
+		if standing, err := w.DeliveryOf(w.ctx(), device.ID, r.Template); err == nil {
+			r.ID, r.Revision, before = standing.Credential.ID, standing.Credential.Revision, standing.Code.Status
+		}
+	}
+	k, err := w.Bench.render(r)
+	if may := before != issuance.CodeIssuing; may != (err == nil) {
+		rt.Fatalf("code before is %s: rendering ended with %v", before, err)
+	}
+	if err != nil {
+		expect(rt, err, issuance.ErrConflict)
+		return
+	}
+	w.values, w.codeIDs = append(w.values, r.Code.Value), append(w.codeIDs, k.Code)
+	w.codes[k.Code] = issuance.CodeUnused
+	if r.Revision == 0 {
+		w.credentials = append(w.credentials, k.ID)
+	}
+}
+
+func (w *walk) fetch(rt *rapid.T) {
+	d, err := w.Delivery(w.ctx(), pick(rt, w.credentials))
+	expect(rt, err)
+	err = w.MarkFetched(w.ctx(), w.Call(), d.Document.ID)
+	if may := d.Code.StatusAt(w.Now) == issuance.CodeUnused; may != (err == nil) {
+		rt.Fatalf("code is %s: fetch ended with %v", d.Code.StatusAt(w.Now), err)
+	}
+}
+
+func (w *walk) withdraw(rt *rapid.T) {
+	d, err := w.Delivery(w.ctx(), pick(rt, w.credentials))
+	expect(rt, err)
+	_, err = w.WithdrawCredential(w.ctx(), w.Operator(), d.Credential.ID, d.Credential.Revision)
+	if may := d.Code.Status != issuance.CodeIssuing || !d.Credential.WithdrawnAt.IsZero(); may != (err == nil) {
+		rt.Fatalf("code is %s: withdrawal ended with %v", d.Code.Status, err)
+	}
+}
+
 // check compares everything with what was true before the operation.
 func (w *walk) check(rt *rapid.T) {
 	for id, was := range w.orders {
@@ -181,6 +236,50 @@ func (w *walk) check(rt *rapid.T) {
 	}
 }
 
+// checkCredentials checks what must be true of the device's credentials: the current code alone may
+// be alive, nothing dead is kept, and the newest collected certificate alone is superseded by none.
+func (w *walk) checkCredentials(rt *rapid.T) {
+	for _, id := range w.credentials {
+		d, err := w.Delivery(w.ctx(), id)
+		expect(rt, err)
+		k := &d.Credential
+		withdrawn := !k.WithdrawnAt.IsZero()
+		if withdrawn && (!k.DueAt.IsZero() || d.Asset != nil || d.Configuration != nil || d.Code.Status == issuance.CodeUnused) {
+			rt.Fatalf("withdrawn: %+v", d)
+		}
+		if d.Document.Code != k.Code || (d.Document.Body != nil) != (d.Code.Status == issuance.CodeUnused) {
+			rt.Fatalf("code is %s: %+v", d.Code.Status, d.Document)
+		}
+		due := d.Code.ExpiresAt
+		if !d.Document.FetchedAt.IsZero() {
+			due = due.Add(issuance.RetryPause)
+		}
+		if k.Attempts >= issuance.MaxAttempts && !d.Document.FetchedAt.IsZero() {
+			due = time.Time{}
+		}
+		if alive := d.Code.Status == issuance.CodeUnused; alive && !k.DueAt.Equal(due) {
+			rt.Fatalf("fetched at %v, due at %v: %+v", d.Document.FetchedAt, k.DueAt, k)
+		}
+		if k.Certificate == "" {
+			continue
+		}
+		c, err := w.Certificate(w.ctx(), k.Certificate)
+		expect(rt, err)
+		if c.SupersededBy != "" || c.CollectedAt.IsZero() {
+			rt.Fatalf("current certificate %+v", c)
+		}
+	}
+	alive := 0
+	for _, id := range w.codeIDs {
+		if c, err := w.Code(w.ctx(), id); err == nil && c.Serial == w.serial && c.Status == issuance.CodeUnused {
+			alive++
+		}
+	}
+	if alive > len(w.credentials) {
+		rt.Fatalf("%d codes of %d credentials are unused", alive, len(w.credentials))
+	}
+}
+
 // Failer is what a check reports to.
 type Failer interface {
 	Fatalf(format string, args ...any)
@@ -191,7 +290,7 @@ type Failer interface {
 func CheckInvariants(f Failer, s Store) {
 	ctx := (&Bench{}).ctx()
 	holders := make(map[issuance.CodeID]issuance.CertificateID)
-	for c, err := range s.Certificates(ctx, store.CertificateFilter{}) {
+	for c, err := range s.Certificates(ctx, issuance.CertificateFilter{}) {
 		if err != nil {
 			f.Fatalf("list certificates: %v", err)
 		}
@@ -214,7 +313,7 @@ func CheckInvariants(f Failer, s Store) {
 		}
 		holders[c.Code] = c.ID
 	}
-	for c, err := range s.Codes(ctx, store.CodeFilter{}) {
+	for c, err := range s.Codes(ctx, issuance.CodeFilter{}) {
 		if err != nil {
 			f.Fatalf("list codes: %v", err)
 		}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"assay/internal/delivery"
+)
+
+// signer signs profiles with the flags' certificate; nil where none is named.
+func (f *profileFlags) signer(term *terminal) (func([]byte) ([]byte, error), error) {
+	if f.SignCertificate == "" {
+		return nil, nil
+	}
+	certificates, err := readFile(f.SignCertificate, maxCAFile)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := readPrivate(f.SignKey, maxCAFile)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(certificates, secret)
+	if err != nil {
+		return nil, fmt.Errorf("--sign-certificate %s with --sign-key %s: %w", f.SignCertificate, f.SignKey, err)
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("--sign-key: the key cannot sign")
+	}
+	chain := make([]*x509.Certificate, len(pair.Certificate))
+	for i, der := range pair.Certificate {
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, fmt.Errorf("--sign-certificate %s: %w", f.SignCertificate, err)
+		}
+	}
+	return func(profile []byte) ([]byte, error) { return delivery.SignProfile(profile, chain, key, term.Now()) }, nil
+}

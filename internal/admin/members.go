@@ -1,0 +1,94 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Limits of what is written down of a device, as in lists of devices.
+const (
+	maxName   = 255     // bytes of a serial number or UDID
+	maxLabels = 64      // labels of one device
+	maxKey    = 64      // bytes of a label's name
+	maxValue  = 4 << 10 // bytes of a label's value
+)
+
+// malformedMember is the refusal of one member of a request.
+func malformedMember(check, at, message string) *Problem {
+	p := refuse(http.StatusUnprocessableEntity, check, "%s: %s", at, message)
+	p.Errors = []Fault{{Message: message, Location: at}}
+	return p
+}
+
+// checkDevice refuses what no device is called, and what would break terminals and tables later.
+func checkDevice(serial, udid string, labels map[string]string, at string) *Problem {
+	for _, one := range []struct{ name, value string }{{"serial", serial}, {"udid", udid}} {
+		if err := checkText(one.value, maxName); err != nil {
+			return malformedMember("device-named", at+"."+one.name, err.Error())
+		}
+		// Serials compare exactly: one with a blank would belong to no device.
+		if strings.TrimSpace(one.value) != one.value {
+			return malformedMember("device-named", at+"."+one.name, "blanks around the value")
+		}
+	}
+	return checkLabels(labels, at)
+}
+
+func checkLabels(labels map[string]string, at string) *Problem {
+	if len(labels) > maxLabels {
+		return malformedMember("labels", at+".labels", fmt.Sprintf("%d labels, but the limit is %d", len(labels), maxLabels))
+	}
+	for name, value := range labels {
+		err := checkText(name, maxKey)
+		if name == "" {
+			err = errors.New("a label has no name")
+		}
+		if err == nil {
+			err = checkText(value, maxValue)
+		}
+		if err != nil {
+			return malformedMember("labels", at+".labels", err.Error())
+		}
+	}
+	return nil
+}
+
+func checkText(text string, most int) error {
+	switch {
+	case len(text) > most:
+		return fmt.Errorf("%d bytes, but the limit is %d", len(text), most)
+	case !utf8.ValidString(text):
+		return errors.New("not UTF-8")
+	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return errors.New("control characters in the value")
+	}
+	return nil
+}
+
+// parseLifetime reads a positive duration such as 90m, 24h or 30d, of at most most.
+func parseLifetime(text string, most time.Duration) (time.Duration, error) {
+	var lifetime time.Duration
+	var err error
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n int
+		n, err = strconv.Atoi(days)
+		if n > int(most/(24*time.Hour)) {
+			return 0, fmt.Errorf("%q is longer than %s", text, most)
+		}
+		lifetime = time.Duration(n) * 24 * time.Hour
+	} else {
+		lifetime, err = time.ParseDuration(text)
+	}
+	if err != nil || lifetime <= 0 {
+		return 0, fmt.Errorf("%q is no duration such as 90m, 24h or 30d", text)
+	}
+	if lifetime > most {
+		return 0, fmt.Errorf("%q is longer than %s", text, most)
+	}
+	return lifetime, nil
+}

@@ -1,0 +1,93 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Scope is what a token opens.
+type Scope string
+
+// The scopes. There is none for everything.
+const (
+	CodesRead         Scope = "codes:read"
+	CodesWrite        Scope = "codes:write"
+	CredentialsRead   Scope = "credentials:read"
+	CredentialsWrite  Scope = "credentials:write"
+	DeclarationsRead  Scope = "declarations:read"
+	DevicesRead       Scope = "devices:read"
+	DevicesWrite      Scope = "devices:write"
+	CertificatesRead  Scope = "certificates:read"
+	CertificatesWrite Scope = "certificates:write"
+	TemplatesRead     Scope = "templates:read"
+	AuditRead         Scope = "audit:read"
+	StatusWrite       Scope = "status:write"
+)
+
+// scopeMeanings says what each scope lets a token do, in the order in which people read them.
+var scopeMeanings = []struct {
+	scope   Scope
+	meaning string
+}{
+	{CodesRead, "see codes, never their values"},
+	{CodesWrite, "mint codes and see the values of those, revoke codes"},
+	{CredentialsRead, "see the credentials of devices and where they stand"},
+	{CredentialsWrite, "declare, renew, push and withdraw credentials, publish documents; the answers hold the documents' secret URLs"},
+	{DeclarationsRead, "fetch declarations and profiles, which hold the documents' secret URLs or the codes themselves"},
+	{DevicesRead, "see devices"},
+	{DevicesWrite, "change a device's labels and its MDM certificate"},
+	{CertificatesRead, "see certificates, with the evidence and decision behind them"},
+	{CertificatesWrite, "revoke certificates"},
+	{TemplatesRead, "see credential templates"},
+	{AuditRead, "read the audit trail, with serial numbers, UDIDs and addresses"},
+	{StatusWrite, "hand in what devices report"},
+}
+
+// Scopes lists all scopes.
+func Scopes() []Scope {
+	scopes := make([]Scope, len(scopeMeanings))
+	for i, s := range scopeMeanings {
+		scopes[i] = s.scope
+	}
+	return scopes
+}
+
+// Meaning says what the scope lets a token do; "" for one that does not exist.
+func (s Scope) Meaning() string {
+	for _, one := range scopeMeanings {
+		if one.scope == s {
+			return one.meaning
+		}
+	}
+	return ""
+}
+
+// ParseScopes reads the names of scopes, each once and sorted. At least one is needed, and an unknown
+// one is an error that lists all.
+func ParseScopes(names []string) ([]string, error) {
+	var scopes []string
+	for _, name := range names {
+		name = strings.TrimSpace(name)
+		if name == "*" {
+			return nil, fmt.Errorf(`"*" is not a scope: name each of those that the token needs (%s)`, scopeList())
+		}
+		if !slices.Contains(Scopes(), Scope(name)) {
+			return nil, fmt.Errorf("scope %q is unknown: there are %s", name, scopeList())
+		}
+		scopes = append(scopes, name)
+	}
+	if len(scopes) == 0 {
+		return nil, fmt.Errorf("a token needs at least one scope (%s)", scopeList())
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes), nil
+}
+
+func scopeList() string {
+	var names []string
+	for _, s := range Scopes() {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,71 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"iter"
+
+	"assay/internal/audit"
+	"assay/internal/delivery"
+	"assay/internal/issuance"
+)
+
+// Codes keeps codes.
+type Codes interface {
+	delivery.Minter
+	Code(ctx context.Context, id issuance.CodeID) (issuance.Code, error)
+	CodeByValue(ctx context.Context, directory, value string) (issuance.Code, error)
+	Codes(ctx context.Context, f issuance.CodeFilter) iter.Seq2[issuance.Code, error]
+	RevokeCode(ctx context.Context, call issuance.Call, id issuance.CodeID) (issuance.Code, error)
+}
+
+// Certificates keeps certificates and what they were issued for.
+type Certificates interface {
+	Certificate(ctx context.Context, id issuance.CertificateID) (issuance.Certificate, error)
+	CertificateBySerial(ctx context.Context, serial string) (issuance.Certificate, error)
+	Certificates(ctx context.Context, f issuance.CertificateFilter) iter.Seq2[issuance.Certificate, error]
+	RevokeCertificate(ctx context.Context, call issuance.Call, r issuance.Revocation) (issuance.Certificate, error)
+	Decision(ctx context.Context, id issuance.DecisionID) (issuance.Decision, error)
+	Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error)
+}
+
+// Devices keeps devices.
+type Devices interface {
+	Device(ctx context.Context, id issuance.DeviceID) (issuance.Device, error)
+	Devices(ctx context.Context, f issuance.DeviceFilter) iter.Seq2[issuance.Device, error]
+	// UpdateDevice replaces the labels and the MDM certificate's fingerprint, each unless nil, if the
+	// device is at the revision (0: at any); else issuance.ErrConflict.
+	UpdateDevice(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, labels map[string]string, mdmFingerprint *string) (issuance.Device, error)
+}
+
+// Credentials keeps the credentials of devices.
+type Credentials interface {
+	Delivery(ctx context.Context, id issuance.CredentialID) (issuance.Delivery, error)
+	DeviceCredentials(ctx context.Context, f issuance.CredentialFilter) iter.Seq2[issuance.DeviceCredential, error]
+	// WithdrawCredential withdraws a credential that is at the revision (0: at any); else
+	// issuance.ErrConflict.
+	WithdrawCredential(ctx context.Context, call issuance.Call, id issuance.CredentialID, ifRevision int) (issuance.DeviceCredential, error)
+}
+
+// Tokens keeps bearer tokens.
+type Tokens interface {
+	// TokenByHash returns a token, live or not, or issuance.ErrNotFound.
+	TokenByHash(ctx context.Context, hash [sha256.Size]byte) (issuance.Token, error)
+	RecordTokenUse(ctx context.Context, call issuance.Call, use issuance.TokenUse) error
+}
+
+// Audit reads the audit trail.
+type Audit interface {
+	Audit(ctx context.Context, f audit.Filter) iter.Seq2[audit.Row, error]
+}
+
+// Store is everything that the API keeps and reads.
+type Store interface {
+	Codes
+	Certificates
+	Devices
+	Credentials
+	delivery.Reports
+	Tokens
+	Audit
+}

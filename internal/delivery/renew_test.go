@@ -1,0 +1,285 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+)
+
+func TestRenewReplacesAllButTheIdentifiers(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	second, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, first.Credential.Revision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !second.Fresh || second.Credential.ID != first.Credential.ID || second.Credential.Revision != 2 || second.Code.ID == first.Code.ID {
+		t.Errorf("got %+v", second.Credential)
+	}
+	if second.Credential.AssetToken == first.Credential.AssetToken || urlOf(t, second.Delivery) == urlOf(t, first.Delivery) {
+		t.Error("the asset did not change")
+	}
+	if old, err := d.store.Code(t.Context(), first.Code.ID); err != nil || old.Status != issuance.CodeRevoked {
+		t.Errorf("the unused code before is %s, %v", old.Status, err)
+	}
+	if reason := d.reason(first.Credential.ID, 2); reason != issuance.Renewed {
+		t.Errorf("reason %q", reason)
+	}
+}
+
+func TestRenewTakesTheTemplateAsItIsNow(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	d.write("staff", strings.Replace(staffTemplate, "Example Inc.", "Renamed Inc.", 1))
+	d.now = d.now.Add(time.Minute)
+	if again := d.declared(sams()); string(again.Document.Body) != string(first.Document.Body) {
+		t.Error("a template's change reached a document that stands")
+	}
+	second, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.document(second.Delivery).Subject[0][0].Value(); got != "Renamed Inc." {
+		t.Errorf("subject %q", got)
+	}
+}
+
+func TestRenewRefuses(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	if _, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 7); !errors.Is(err, issuance.ErrConflict) {
+		t.Errorf("another revision: %v", err)
+	}
+	if _, err := d.declarer.Renew(t.Context(), d.call(), "cred_none", 0); !errors.Is(err, issuance.ErrNotFound) {
+		t.Errorf("unknown credential: %v", err)
+	}
+	d.bench.Now = d.now
+	d.bench.Claimed(d.document(first.Delivery).ClientIdentifier)
+	if _, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0); !errors.Is(err, issuance.ErrConflict) {
+		t.Errorf("while a certificate is issued: %v", err)
+	}
+	other := d.declared(Request{Template: "mdm", Serial: "C02OTHER"})
+	if _, err := d.store.WithdrawCredential(t.Context(), d.call(), other.Credential.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.declarer.Renew(t.Context(), d.call(), other.Credential.ID, 0)
+	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Check != CheckWithdrawn {
+		t.Errorf("withdrawn: %v", err)
+	}
+	d.remove("staff")
+	_, err = d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Check != CheckTemplateKnown {
+		t.Errorf("template gone: %v", err)
+	}
+}
+
+// remove deletes a template's file and lets enough time pass for it to be noticed.
+func (d *desk) remove(template string) {
+	d.Helper()
+	if err := os.Remove(filepath.Join(d.folder, template+".yaml")); err != nil {
+		d.Fatal(err)
+	}
+	d.now = d.now.Add(2 * templateCheck)
+}
+
+func TestRenewUnderAKeyHappensOnce(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	call := d.call()
+	call.Once = onceFor("k", "renew")
+	second, err := d.declarer.Renew(t.Context(), call, first.Credential.ID, 1)
+	if err != nil || !second.Fresh {
+		t.Fatalf("got %+v, %v", second, err)
+	}
+	again, err := d.declarer.Renew(t.Context(), call, first.Credential.ID, 1)
+	if err != nil || again.Fresh || again.Credential.Revision != 2 || string(again.Asset) != string(second.Asset) {
+		t.Errorf("the same key renewed again: %+v, %v", again, err)
+	}
+	call.Once = onceFor("another", "renew")
+	if _, err := d.declarer.Renew(t.Context(), call, first.Credential.ID, 1); !errors.Is(err, issuance.ErrConflict) {
+		t.Errorf("another key for a revision that is past: %v", err)
+	}
+}
+
+func (d *desk) renderDue(limit int) int {
+	d.Helper()
+	n, err := d.declarer.RenderDue(d.Context(), d.now, limit)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return n
+}
+
+func TestRenderDueRenewsCertificatesInTime(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	d.fetch(first.Delivery)
+	d.enrol(first.Delivery) // valid for 90 days from now, renewed 30 days before
+	if d.now = testNow.Add(59 * 24 * time.Hour); d.renderDue(10) != 0 {
+		t.Error("renewed too early")
+	}
+	if d.now = testNow.Add(61 * 24 * time.Hour); d.renderDue(10) != 1 {
+		t.Error("not renewed in time")
+	}
+	renewed := d.delivery(first.Credential.ID)
+	if renewed.Credential.Revision != 2 || renewed.Code.Status != issuance.CodeUnused {
+		t.Errorf("got %+v", renewed.Credential)
+	}
+	if reason := d.reason(first.Credential.ID, 2); reason != issuance.Renewed {
+		t.Errorf("reason %q", reason)
+	}
+	if d.renderDue(10) != 0 {
+		t.Error("renewed twice")
+	}
+}
+
+func TestRenderDueMintsAnewWhatNobodyFetched(t *testing.T) {
+	d := newDesk(t)
+	unfetched := d.declared(sams())
+	fetched := d.declared(Request{Template: "mdm", Serial: testSerial})
+	d.now = unfetched.Code.ExpiresAt.Add(-time.Minute)
+	d.fetch(fetched.Delivery)
+	if d.now = d.now.Add(time.Hour); d.renderDue(10) != 1 {
+		t.Error("want the one that nobody fetched, and no other")
+	}
+	if got := d.delivery(unfetched.Credential.ID); got.Credential.Revision != 2 {
+		t.Errorf("revision %d", got.Credential.Revision)
+	}
+	if reason := d.reason(unfetched.Credential.ID, 2); reason != issuance.Reminted {
+		t.Errorf("reason %q", reason)
+	}
+}
+
+func TestWhatCannotBeRenderedHoldsNothingUp(t *testing.T) {
+	d := newDesk(t)
+	bad := d.declared(sams()) // first due
+	d.now = d.now.Add(time.Minute)
+	good := d.declared(Request{Template: "mdm", Serial: "C02GOOD"})
+	d.remove("staff")
+	d.now = testNow.Add(31 * 24 * time.Hour)
+	if n := d.renderDue(1); n != 1 {
+		t.Errorf("%d rendered", n)
+	}
+	if got := d.delivery(good.Credential.ID); got.Credential.Revision != 2 {
+		t.Error("the good one behind it was not rendered")
+	}
+	reports := func() int { return strings.Count(d.log.String(), "credential cannot be rendered") }
+	if rows := d.trail(audit.RequestRefused); reports() != 1 || len(rows) != 1 || rows[0].Check != CheckTemplateKnown || rows[0].Code != string(bad.Code.ID) {
+		t.Errorf("%d log lines, audit rows %+v", reports(), rows)
+	}
+	if !strings.Contains(d.log.String(), testSerial) {
+		t.Errorf("the log does not name the device:\n%s", d.log.String())
+	}
+	for range 50 { // every minute
+		d.now = d.now.Add(time.Minute)
+		d.renderDue(10)
+	}
+	if reports() != 1 {
+		t.Errorf("reported %d times within the hour", reports())
+	}
+	d.now = d.now.Add(time.Hour)
+	if d.renderDue(10); reports() != 2 {
+		t.Errorf("tried %d times after an hour, want 2", reports())
+	}
+	d.write("staff", staffTemplate)
+	d.now = d.now.Add(2 * time.Hour)
+	if n := d.renderDue(10); n != 1 || d.delivery(bad.Credential.ID).Credential.Revision != 2 {
+		t.Errorf("%d rendered once the template is back", n)
+	}
+}
+
+func TestRenderDueAuditsNothingPersonal(t *testing.T) {
+	d := newDesk(t)
+	d.declared(sams())
+	d.write("staff", strings.Replace(staffTemplate, "{device.labels.owner}", "{device.labels.owner} {device.labels.missing}", 1))
+	d.now = testNow.Add(31 * 24 * time.Hour)
+	d.renderDue(10)
+	rows := d.trail(audit.RequestRefused)
+	if len(rows) != 1 || rows[0].Check != CheckRendering || !strings.Contains(rows[0].Detail["detail"], "SubjectAltName rfc822Name") {
+		t.Fatalf("rows %+v", rows)
+	}
+	for _, value := range rows[0].Detail {
+		if strings.Contains(value, testSerial) || strings.Contains(value, "sam@") {
+			t.Errorf("the trail's detail has %q", value)
+		}
+	}
+}
+
+func TestADeviceWithoutNameIsNeverRendered(t *testing.T) {
+	d := newDesk(t)
+	d.write("unbound", strings.Replace(mdmTemplate, "authentication: MDM", "bind: []", 1))
+	d.now = d.now.Add(time.Minute)
+	err := d.declarer.render(&issuance.Rendering{Template: "unbound", Device: issuance.Device{ID: "dev_1"}}, d.now)
+	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Check != CheckDeviceNamed {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRenderDueKeepsToItsLimit(t *testing.T) {
+	d := newDesk(t)
+	const devices = renderBatch + 20
+	var requests []Request
+	for i := range devices {
+		requests = append(requests, Request{Template: "mdm", Serial: fmt.Sprintf("C02%04d", i)})
+	}
+	d.declare(requests...)
+	d.now = testNow.Add(31 * 24 * time.Hour)
+	if n := d.renderDue(renderBatch + 5); n != renderBatch+5 {
+		t.Errorf("%d rendered, want the limit", n)
+	}
+	if n := d.renderDue(1000); n != 15 {
+		t.Errorf("%d rendered, want the rest", n)
+	}
+}
+
+func TestRenderDueLeavesWithdrawnOnesAlone(t *testing.T) {
+	d := newDesk(t)
+	c := d.declared(sams())
+	if _, err := d.store.WithdrawCredential(t.Context(), d.call(), c.Credential.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	d.now = testNow.Add(31 * 24 * time.Hour)
+	if n := d.renderDue(10); n != 0 {
+		t.Errorf("%d rendered", n)
+	}
+}
+
+// Between list and rendering a device may fetch its document.
+func TestRenderDueReadsAgainWhatItListed(t *testing.T) {
+	d := newDesk(t)
+	c := d.declared(sams())
+	stale := c.Credential
+	d.fetch(c.Delivery)
+	if n, err := d.declarer.renderDue(t.Context(), d.call(), []issuance.DeviceCredential{stale}); n != 0 || err != nil {
+		t.Errorf("%d rendered, %v: a document that was just fetched was taken away", n, err)
+	}
+}
+
+func TestBackoffDoublesAndForgets(t *testing.T) {
+	var b backoff[int]
+	at := testNow
+	for i, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
+		until := b.failed(1, at, time.Minute, 5*time.Minute)
+		if until.Sub(at) != want || b.ready(1, until.Add(-1)) || !b.ready(1, until) || !b.ready(2, at) {
+			t.Errorf("failure %d waits %s, want %s", i+1, until.Sub(at), want)
+		}
+		at = until
+	}
+	b.succeeded(1)
+	if until := b.failed(1, at, time.Minute, 5*time.Minute); until.Sub(at) != time.Minute {
+		t.Errorf("after a success it waits %s", until.Sub(at))
+	}
+	for i := range maxWaiting + 10 {
+		b.failed(i, at, time.Minute, time.Hour)
+	}
+	if len(b.waiting) > maxWaiting {
+		t.Errorf("%d are remembered", len(b.waiting))
+	}
+}

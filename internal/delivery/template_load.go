@@ -1,0 +1,220 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"assay/internal/issuance"
+)
+
+// MaxTemplates is the most templates that a folder may have.
+const MaxTemplates = 1000
+
+// ErrNoTemplate is the error for a name that no template has.
+var ErrNoTemplate = fmt.Errorf("no such credential template: %w", issuance.ErrNotFound)
+
+// templateName is the form of a template's name, which is its file's without the ending.
+var templateName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// UnreadableError: the folder's templates cannot be used, and never could since the program began.
+type UnreadableError struct{ Err error }
+
+func (e *UnreadableError) Error() string { return "credential templates: " + e.Err.Error() }
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+const templateEnding = ".yaml"
+
+// templateCheck is how often the files may be looked at.
+const templateCheck = time.Second
+
+// Templates are the templates of a folder, read again when a file changes. Either all of a folder's
+// present state is in use or, if anything in it is faulty, all of the last good one, and the log says
+// so once.
+type Templates struct {
+	dir         string
+	directories []string
+	now         func() time.Time
+	log         *slog.Logger
+
+	mu      sync.Mutex
+	current map[string]*Template
+	read    map[string]fileState // the files that were last read, also in vain
+	checked time.Time
+	logged  string // the fault that the log has; "" while all is well
+	fault   error  // why there is no good state yet
+}
+
+// fileState tells whether a file changed.
+type fileState struct {
+	size     int64
+	modified time.Time
+}
+
+// LoadTemplates reads the templates of a folder: its files NAME.yaml. A folder that does not exist
+// has none. directories are the names of the ACME directories that templates may name; a template
+// that names none gets the only one, or "default". Its error holds every fault of every file; the set
+// that comes with it has no template until the files are mended, and says why.
+func LoadTemplates(dir string, directories []string, now func() time.Time, log *slog.Logger) (*Templates, error) {
+	t := &Templates{dir: dir, directories: directories, now: now, log: log, checked: now()}
+	files, err := t.stat()
+	if err == nil {
+		t.read = files
+		t.current, err = t.load(files)
+	}
+	if err != nil {
+		t.current, t.fault, t.logged = nil, &UnreadableError{err}, err.Error()
+	}
+	return t, t.fault
+}
+
+// Get returns a template by name, or an error that wraps ErrNoTemplate.
+func (t *Templates) Get(name string) (*Template, error) {
+	current, err := t.fresh()
+	if err != nil {
+		return nil, err
+	}
+	one, ok := current[name]
+	if !ok {
+		return nil, fmt.Errorf("template %s: %w", quote(name), ErrNoTemplate)
+	}
+	return one, nil
+}
+
+// All returns the templates, sorted by name.
+func (t *Templates) All() ([]*Template, error) {
+	current, err := t.fresh()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*Template, 0, len(current))
+	for _, name := range slices.Sorted(maps.Keys(current)) {
+		out = append(out, current[name])
+	}
+	return out, nil
+}
+
+// fresh returns the templates in use, after a look at the files if the last one was a while ago. The
+// map is never changed, only replaced. It fails as long as there never was a good state.
+func (t *Templates) fresh() (map[string]*Template, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if now.Sub(t.checked).Abs() < templateCheck {
+		return t.current, t.fault
+	}
+	t.checked = now
+	files, err := t.stat()
+	if err == nil && maps.EqualFunc(files, t.read, fileState.equal) {
+		return t.current, t.fault
+	}
+	var next map[string]*Template
+	if err == nil {
+		t.read = files
+		next, err = t.load(files)
+	}
+	if err != nil {
+		if t.logged != err.Error() {
+			t.log.Error("the last good credential templates stay in use", "error", err)
+		}
+		t.logged = err.Error()
+		return t.current, t.fault
+	}
+	t.log.Info("credential templates read again", "templates", len(next))
+	t.current, t.logged, t.fault = next, "", nil
+	return t.current, t.fault
+}
+
+func (s fileState) equal(other fileState) bool {
+	return s.size == other.size && s.modified.Equal(other.modified)
+}
+
+// stat lists the folder's template files. Files that begin with a dot or have another ending are none,
+// such as what editors leave behind.
+func (t *Templates) stat() (map[string]fileState, error) {
+	entries, err := os.ReadDir(t.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read %s: %w", t.dir, err)
+	}
+	files := map[string]fileState{}
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, ".") || filepath.Ext(name) != templateEnding && filepath.Ext(name) != ".yml" {
+			continue
+		}
+		info, err := os.Stat(filepath.Join(t.dir, name)) // follows links, as container platforms mount files
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", t.dir, err)
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is no regular file", filepath.Join(t.dir, name))
+		}
+		files[name] = fileState{info.Size(), info.ModTime()}
+	}
+	if len(files) > MaxTemplates {
+		return nil, fmt.Errorf("%s has more than %d", t.dir, MaxTemplates)
+	}
+	return files, nil
+}
+
+// load reads the files.
+func (t *Templates) load(files map[string]fileState) (map[string]*Template, error) {
+	out := make(map[string]*Template, len(files))
+	var errs []error
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		one, err := t.loadFile(file)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(t.dir, file), err))
+			continue
+		}
+		out[one.Name] = one
+	}
+	return out, errors.Join(errs...)
+}
+
+func (t *Templates) loadFile(file string) (*Template, error) {
+	name, ok := strings.CutSuffix(file, templateEnding)
+	if !ok {
+		return nil, errors.New("a template's file name ends in .yaml")
+	}
+	f, err := os.Open(filepath.Join(t.dir, file))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxTemplateSize+1))
+	if err != nil {
+		return nil, err
+	}
+	one, err := ParseTemplate(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return one, t.resolveDirectory(one)
+}
+
+// resolveDirectory gives a template its directory: the one that it names, the only one, or "default".
+func (t *Templates) resolveDirectory(one *Template) error {
+	switch {
+	case one.Directory == "" && len(t.directories) == 1:
+		one.Directory = t.directories[0]
+	case one.Directory == "":
+		one.Directory = "default"
+	}
+	if !slices.Contains(t.directories, one.Directory) {
+		return &TemplateError{Template: one.Name, Faults: []Fault{{Key: "directory",
+			Message: fmt.Sprintf("there is no directory %s; there are: %s", quote(one.Directory), strings.Join(t.directories, ", "))}}}
+	}
+	return nil
+}

@@ -1,0 +1,25 @@
+package issuance
+
+import "assay/attest"
+
+// hints is the advice for the server's own checks that a fleet meets in daily work; those of evidence
+// bring theirs.
+var hints = map[string]string{
+	"code-usable":           "mint a new code and push the credential again; `assay code show` tells what became of the old one",
+	"code-live":             "another device or order used the code first: mint one code a device",
+	"evidence":              "if this device cannot attest, mint its code with --allow-unattested, or say allowUnattested in its template",
+	"bound-serial":          "the code was given to another device than the one it was minted for",
+	"bound-serial-attested": "under User Enrollment devices attest no serial: mint an unbound code",
+	"bound-udid":            "on a Mac compare with the provisioning UDID, not the hardware UUID",
+	"bound-udid-attested":   "under User Enrollment devices attest no UDID: mint an unbound code",
+	"nonce":                 "the client held a nonce for over an hour, or spoke to another installation",
+}
+
+// AdviceOn is what an operator can do about a failed check of the ACME server; "" if nothing is known
+// to help.
+func AdviceOn(check string) string {
+	if c, ok := attest.LookupCheck(check); ok {
+		return c.Advice
+	}
+	return hints[check]
+}
