@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"assay/internal/admin/client"
 	"assay/internal/audit"
 	"assay/internal/ca"
+	"assay/internal/issuance"
 	"assay/policy"
 )
 
@@ -264,5 +266,23 @@ func (c *certificateRevoke) Run(ctx context.Context, term *terminal, g *globals)
 		return writeJSON(term.Out, lineOf(revoked))
 	}
 	fmt.Fprintf(term.Out, "Revoked %s (%s)\n", cert.ID, reason)
+	tellOpenCredentials(ctx, term.Out, api, revoked.Device)
 	return nil
+}
+
+// tellOpenCredentials names the credentials with which a device whose certificate was revoked can
+// still get another one. A token that may not list them hears nothing of them.
+func tellOpenCredentials(ctx context.Context, out io.Writer, api *client.Client, device string) {
+	if device == "" {
+		return
+	}
+	for credential, err := range api.Credentials(ctx, client.CredentialFilter{Device: device}) {
+		if err != nil {
+			return
+		}
+		if credential.CodeStatus == string(issuance.CodeUnused) {
+			fmt.Fprintf(out, "The device can still enrol with %s (%s). If it shall not: assay credential withdraw %s\n",
+				credential.ID, credential.Template, credential.ID)
+		}
+	}
 }

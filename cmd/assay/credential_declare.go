@@ -131,7 +131,7 @@ func activation(c admin.Credential) json.RawMessage {
 func pushed(ctx context.Context, api *client.Client, c *admin.Credential) error {
 	after, err := api.Push(ctx, c.ID)
 	if err != nil {
-		return refused(fmt.Errorf("credential %s was declared, but not pushed: %w", c.ID, err))
+		return refused(fmt.Errorf("the declarations of %s were not pushed: %w", c.ID, err))
 	}
 	after.Declarations = c.Declarations
 	*c = after

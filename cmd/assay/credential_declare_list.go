@@ -107,7 +107,13 @@ func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *
 // run declares every row.
 func (r *listRun) run(ctx context.Context, list io.Reader) error {
 	for row, err := range inventory.ReadCSV(list) {
-		if err != nil {
+		if unusable, ok := errors.AsType[*inventory.RowError](err); ok {
+			r.sum.Devices++
+			if err := r.fail(row, "row", unusable.Err.Error()); err != nil {
+				return err
+			}
+			continue
+		} else if err != nil {
 			return cmp.Or(r.flush(ctx), usage(fmt.Errorf("%s: %w", r.From, err)))
 		}
 		size, err := requestSize(r.device(row))

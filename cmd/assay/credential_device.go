@@ -232,6 +232,7 @@ func printRenewal(w io.Writer, before, after admin.Credential, pushed bool) {
 type credentialWithdraw struct {
 	connection
 	credentialName
+	Push bool `help:"Take its declarations out of the MDM that the server pushes to, now instead of within a minute."`
 }
 
 func (credentialWithdraw) Help() string {
@@ -240,7 +241,7 @@ more. A certificate that the device has stays valid: revoke that by ` + "`assay 
 the declarations out of the MDM. Declaring the template again brings the credential back.
 
 Example:
-  assay credential withdraw --dir ./a --device C02XEXAMPLE1 --template wifi
+  assay credential withdraw --dir ./a --device C02XEXAMPLE1 --template wifi --push
 
 Exit codes: 0 withdrawn; 1 there is no such credential; 2 wrong flags; 3 failed.`
 }
@@ -257,11 +258,23 @@ func (c *credentialWithdraw) Run(ctx context.Context, term *terminal, g *globals
 		if err != nil {
 			return refused(err)
 		}
+		if c.Push {
+			if err := pushed(ctx, api, &gone); err != nil {
+				return fmt.Errorf("withdrew %s, but the MDM still has it: %w", gone.ID, err)
+			}
+		}
 		if g.JSON {
 			return writeJSON(term.Out, gone)
 		}
 		fmt.Fprintf(term.Out, "Withdrew %s (%s from %s)\n", gone.ID, gone.Template, deviceText(gone.Serial, gone.UDID))
-		fmt.Fprintf(term.Out, "Next: take %s and %s out of the MDM\n", gone.ConfigurationIdentifier, gone.AssetIdentifier)
+		switch {
+		case c.Push:
+			fmt.Fprintln(term.Out, "Its declarations were taken out of the MDM")
+		case !gone.PushedAt.IsZero():
+			fmt.Fprintf(term.Out, "The server takes its declarations out of the MDM within a minute; now: assay credential push %s\n", gone.ID)
+		default:
+			fmt.Fprintf(term.Out, "Next: take %s and %s out of the MDM\n", gone.ConfigurationIdentifier, gone.AssetIdentifier)
+		}
 		if gone.Certificate != "" {
 			fmt.Fprintf(term.Out, "      certificate %s is still valid: assay certificate revoke %s\n", gone.Certificate, gone.Certificate)
 		}

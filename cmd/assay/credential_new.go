@@ -31,7 +31,7 @@ type templateAnswers struct {
 	Platform        []string `sep:"none" placeholder:"PLATFORM[:VERSION][,chip=NAME]" help:"Devices that it is for; may be repeated. Default: ios."`
 	Key             string   `enum:",P-256,P-384,P-521,RSA-2048,RSA-3072,RSA-4096" default:"" help:"Key: P-256 or P-384 in the Secure Enclave; P-521, RSA-2048, RSA-3072 or RSA-4096 in software. Default: P-384."`
 	Attest          *bool    `negatable:"" help:"Let Apple vouch for device and key. Default: yes for a key in the Secure Enclave."`
-	Subject         []string `sep:"none" placeholder:"TYPE=VALUE" help:"The subject's CN and O. Default: CN={device.serial}."`
+	Subject         []string `sep:"none" placeholder:"TYPE=VALUE" help:"A part of the subject: C, L, ST, O, OU, CN or a dotted OID; may be repeated. Default: CN={device.serial}."`
 	Email           string   `placeholder:"ADDRESS" help:"E-mail address beside the subject (rfc822Name)."`
 	DNS             string   `name:"dns" placeholder:"NAME" help:"DNS name beside the subject (dNSName)."`
 	UPN             string   `name:"upn" placeholder:"NAME" help:"User principal name beside the subject (ntPrincipalName)."`
@@ -250,7 +250,7 @@ func (a *templateAnswers) ask(q *questions) (err error) {
 	}
 	if len(a.Subject) == 0 {
 		answer, err := q.ask("Subject as TYPE=VALUE, several with a semicolon; {device.serial}, {device.udid} and {device.labels.NAME} are filled in.",
-			"Subject", "CN={device.serial}", each(func(s string) error { _, _, err := attribute(s); return err }))
+			"Subject", "CN={device.serial}", each(func(s string) error { _, err := attribute(s); return err }))
 		if err != nil {
 			return err
 		}
@@ -296,13 +296,13 @@ func (a *templateAnswers) askNames(q *questions) error {
 }
 
 // attribute splits TYPE=VALUE.
-func attribute(s string) (kind, value string, err error) {
+func attribute(s string) (credential.Attribute, error) {
 	kind, value, found := strings.Cut(s, "=")
 	kind = strings.ToUpper(strings.TrimSpace(kind))
-	if !found || value == "" || kind != "CN" && kind != "O" {
-		return "", "", fmt.Errorf("%q is neither CN=VALUE nor O=VALUE; write other parts into the file", s)
+	if !found || kind == "" || value == "" {
+		return credential.Attribute{}, fmt.Errorf("%q has not the form TYPE=VALUE, such as CN={device.serial} or OU=Sales", s)
 	}
-	return kind, value, nil
+	return credential.Attribute{kind, value}, nil
 }
 
 // choices is the template that the answers describe, with a default for each that is missing.
@@ -329,15 +329,11 @@ func (a *templateAnswers) choices() (delivery.NewTemplate, error) {
 		t.AllowUnattested = *a.AllowUnattested
 	}
 	for _, part := range a.Subject {
-		kind, value, err := attribute(part)
+		one, err := attribute(part)
 		if err != nil {
 			return t, err
 		}
-		to := map[string]*string{"CN": &t.CommonName, "O": &t.Organization}[kind]
-		if *to != "" {
-			return t, fmt.Errorf("--subject: %s is there twice", kind)
-		}
-		*to = value
+		t.Subject = append(t.Subject, one)
 	}
 	return t, nil
 }

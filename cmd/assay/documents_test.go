@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -108,8 +109,10 @@ func TestReadmeSessionWorksAsTyped(t *testing.T) {
 	}
 	// Who types is slower than the server's start.
 	text = strings.Replace(text, serve, serve+"until [ -s ./test/server.url ]; do sleep 0.05; done\n", 1)
-	text = "trap 'kill $! 2>/dev/null || true' EXIT\n" + text // also where a line fails
-	command := exec.CommandContext(t.Context(), "sh", "-e")
+	text = "trap 'kill $! 2>/dev/null || true' EXIT\n" + text      // also where a line fails
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // where the server does not start, nobody waits for ever
+	defer cancel()
+	command := exec.CommandContext(ctx, "sh", "-e")
 	command.Dir, command.Stdin, command.WaitDelay = dir, strings.NewReader(text), 10*time.Second
 	out, err := command.CombinedOutput()
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,11 +63,6 @@ func TestNanoMDMSessionWorksAsTyped(t *testing.T) {
 	}
 	text = strings.Replace(text, show, "for i in $(seq 200); do assay credential show --dir ./id --device FAKE00000001 | grep -q 'reports it as installed' && break; sleep 0.05; done\n"+show, 1)
 
-	// Who types reads the id.
-	withdraw := "assay credential withdraw "
-	text = strings.Replace(text, withdraw, "ID=$(assay credential show --dir ./id --device FAKE00000001 | grep -o 'cred_[a-z0-9]*' | head -n 1)\n"+withdraw, 1)
-	text = strings.Replace(text, " cred_… ", " $ID ", 1)
-
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o700); err != nil {
 		t.Fatal(err)
@@ -74,7 +70,9 @@ func TestNanoMDMSessionWorksAsTyped(t *testing.T) {
 	if err := os.Symlink(must(os.Executable()), filepath.Join(dir, "bin", "assay")); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(t.Context(), "bash", "-e", "-m")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // where a server does not start, nobody waits for ever
+	defer cancel()
+	command := exec.CommandContext(ctx, "bash", "-e", "-m")
 	command.Dir, command.WaitDelay = dir, 10*time.Second
 	command.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
 	command.Stdin = strings.NewReader("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + text)

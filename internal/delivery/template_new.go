@@ -11,17 +11,16 @@ import (
 // NewTemplate is what is chosen for a first template. Texts are texts of a template: placeholders
 // stand in them, and literal braces are doubled.
 type NewTemplate struct {
-	Directory    string   // "": the file names none
-	Targets      []string // as credential.ParseTarget reads them
-	KeyType      credential.KeyType
-	KeySize      int
-	Software     bool   // the key is not hardware-bound, and then not attested
-	NoAttest     bool   // a hardware-bound key is not attested
-	Organization string // "" for none
-	CommonName   string // "" for {device.serial}
-	Email        string // rfc822Name; "" for none
-	DNSName      string // "" for none
-	UPN          string // ntPrincipalName; "" for none
+	Directory string   // "": the file names none
+	Targets   []string // as credential.ParseTarget reads them
+	KeyType   credential.KeyType
+	KeySize   int
+	Software  bool                   // the key is not hardware-bound, and then not attested
+	NoAttest  bool                   // a hardware-bound key is not attested
+	Subject   []credential.Attribute // one RDN each; none: CN={device.serial}
+	Email     string                 // rfc822Name; "" for none
+	DNSName   string                 // "" for none
+	UPN       string                 // ntPrincipalName; "" for none
 
 	AllowUnattested  bool
 	MDM              bool
@@ -40,8 +39,8 @@ func (n NewTemplate) Encode(name string) ([]byte, error) {
 			n.KeySize = 3072
 		}
 	}
-	if n.CommonName == "" {
-		n.CommonName = "{device.serial}"
+	if len(n.Subject) == 0 {
+		n.Subject = []credential.Attribute{{"CN", "{device.serial}"}}
 	}
 	w := &templateWriter{}
 	w.head(n)
@@ -85,11 +84,11 @@ func (w *templateWriter) document(n NewTemplate) {
 	w.line("  # true: the device proves to the server what it is and where the key is.")
 	w.line("  Attest: %t", !n.Software && !n.NoAttest)
 	w.line("  # The name that the device asks for: a list of parts, each a list of [type, value].")
-	subject := ""
-	if n.Organization != "" {
-		subject = fmt.Sprintf(`[["O", %s]], `, yamlString(n.Organization))
+	var subject []string
+	for _, part := range n.Subject {
+		subject = append(subject, fmt.Sprintf("[[%s]]", joinQuoted(part[:])))
 	}
-	w.line(`  Subject: [%s[["CN", %s]]]`, subject, yamlString(n.CommonName))
+	w.line("  Subject: [%s]", strings.Join(subject, ", "))
 	var names []string
 	for _, one := range []struct{ key, value string }{{"rfc822Name", n.Email}, {"dNSName", n.DNSName}, {"ntPrincipalName", n.UPN}} {
 		if one.value != "" {

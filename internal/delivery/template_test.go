@@ -257,7 +257,7 @@ func TestNewTemplateParsesAndExplains(t *testing.T) {
 	for name, n := range map[string]NewTemplate{
 		"nothing chosen": {},
 		"everything chosen": {Directory: "staff", Targets: []string{"ios", "macos:14,chip=M1"}, KeyType: credential.RSA, KeySize: 2048, Software: true,
-			Organization: "Exämple: \"Inc\" # {{no}} \\ \u2028", CommonName: "{device.labels.owner}", Email: "{device.labels.mail?}", DNSName: "{device.serial}.example.com",
+			Subject: []credential.Attribute{{"O", "Exämple: \"Inc\" # {{no}} \\ \u2028"}, {"OU", "{device.labels.unit?}"}, {"CN", "{device.labels.owner}"}}, Email: "{device.labels.mail?}", DNSName: "{device.serial}.example.com",
 			UPN: "{device.labels.owner?}@corp.example.com", AllowUnattested: true, MDM: true, RevokeSuperseded: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -273,8 +273,14 @@ func TestNewTemplateParsesAndExplains(t *testing.T) {
 				len(parsed.Targets) != len(n.Targets) || parsed.document.HardwareBound == n.Software {
 				t.Errorf("not what was chosen:\n%s", data)
 			}
-			if n.Organization != "" && parsed.document.Subject[0][0] != (credential.Attribute{"O", n.Organization}) {
-				t.Errorf("organisation %q", parsed.document.Subject[0][0])
+			want := n.Subject
+			if len(want) == 0 {
+				want = []credential.Attribute{{"CN", "{device.serial}"}}
+			}
+			for i, part := range want {
+				if got := parsed.document.Subject; len(got) != len(want) || len(got[i]) != 1 || got[i][0] != part {
+					t.Errorf("subject %q, want one RDN each of %q", got, want)
+				}
 			}
 			lines := strings.Split(string(data), "\n")
 			for i, line := range lines {

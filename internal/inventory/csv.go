@@ -34,8 +34,9 @@ type Row struct {
 
 // ReadCSV yields the devices of a CSV file (RFC 4180) with a header. The columns "serial" and
 // "udid", in any case and of which at least one must be there, name the device; all others are kept
-// as labels. A byte order mark is tolerated and rows whose fields are all empty are skipped. The
-// first error, which names its line, ends the sequence.
+// as labels. A byte order mark is tolerated and rows whose fields are all empty are skipped. Behind a
+// row that cannot be used, a *RowError, the sequence goes on; any other error names its line and ends
+// it.
 func ReadCSV(r io.Reader) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		records := newList(r)
@@ -57,12 +58,24 @@ func ReadCSV(r io.Reader) iter.Seq2[Row, error] {
 			if empty {
 				continue
 			}
-			if !yield(row, err) || err != nil {
+			if err != nil {
+				err = &RowError{Line: row.Line, Err: err}
+			}
+			if !yield(row, err) {
 				return
 			}
 		}
 	}
 }
+
+// RowError is a row that cannot be used, in a list that can.
+type RowError struct {
+	Line int
+	Err  error
+}
+
+func (e *RowError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+func (e *RowError) Unwrap() error { return e.Err }
 
 // header is where the columns are.
 type header struct {
@@ -116,17 +129,17 @@ func (h *header) row(line int, record []string) (row Row, empty bool, err error)
 		return row, true, nil
 	}
 	if len(record) != len(h.names) {
-		return row, false, fmt.Errorf("line %d: %d fields, but the header has %d", line, len(record), len(h.names))
+		return row, false, fmt.Errorf("%d fields, but the header has %d", len(record), len(h.names))
 	}
 	for i, field := range record {
 		if err := checkField(field); err != nil {
-			return row, false, fmt.Errorf("line %d, column %q: %w", line, h.names[i], err)
+			return row, false, fmt.Errorf("column %q: %w", h.names[i], err)
 		}
 		field = strings.Clone(field) // the reader reuses its record
 		switch {
 		case i == h.serial || i == h.udid:
 			if strings.TrimSpace(field) != field {
-				return row, false, fmt.Errorf("line %d, column %q: blanks around the value; serials compare exactly, so remove them", line, h.names[i])
+				return row, false, fmt.Errorf("column %q: blanks around the value; serials compare exactly, so remove them", h.names[i])
 			}
 			if i == h.serial {
 				row.Serial = field
@@ -141,7 +154,7 @@ func (h *header) row(line int, record []string) (row Row, empty bool, err error)
 		}
 	}
 	if row.Serial == "" && row.UDID == "" {
-		return row, false, fmt.Errorf("line %d: neither a serial nor a UDID", line)
+		return row, false, errors.New("neither a serial nor a UDID")
 	}
 	return row, false, nil
 }

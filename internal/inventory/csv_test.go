@@ -56,13 +56,13 @@ func TestReadCSVRefusesWithItsLine(t *testing.T) {
 		"too many columns":    {"serial," + strings.Join(columns, ",") + "\n", "line 1: 66 columns"},
 		"too few fields":      {"serial,udid\nA,B\nC\n", "line 3: 1 fields, but the header has 2"},
 		"too many fields":     {"serial,udid\nA,B,C\n", "line 2: 3 fields, but the header has 2"},
-		"blank before serial": {"serial\n A\n", `line 2, column "serial": blanks around`},
-		"blank after udid":    {"udid\nA\t\n", `line 2, column "udid"`},
+		"blank before serial": {"serial\n A\n", `line 2: column "serial": blanks around`},
+		"blank after udid":    {"udid\nA\t\n", `line 2: column "udid"`},
 		"names no device":     {"serial,owner\nA,Ann\n,Bob\n", "line 3: neither a serial nor a UDID"},
 		"bare quote":          {"serial\nA\"B\n", "line 2, byte 2"},
-		"control character":   {"serial,owner\nA,\"x\ny\"\n", `line 2, column "owner": control characters`},
-		"not UTF-8":           {"serial\n\xff\xfe\n", `line 2, column "serial": not UTF-8`},
-		"long field":          {"serial,x\nA," + strings.Repeat("y", inventory.MaxField+1) + "\n", `line 2, column "x": 4097 bytes`},
+		"control character":   {"serial,owner\nA,\"x\ny\"\n", `line 2: column "owner": control characters`},
+		"not UTF-8":           {"serial\n\xff\xfe\n", `line 2: column "serial": not UTF-8`},
+		"long field":          {"serial,x\nA," + strings.Repeat("y", inventory.MaxField+1) + "\n", `line 2: column "x": 4097 bytes`},
 		"open quote":          {"serial\nA\n\"" + strings.Repeat("y", 2*inventory.MaxRecord), "after line 2: record is longer"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,4 +131,34 @@ func FuzzReadCSV(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestReadCSVGoesOnBehindARowThatCannotBeUsed(t *testing.T) {
+	var usable []string
+	var lines []int
+	list := "serial,owner\nA,Ann\nB\n C,Cid\nD,\x01\n,Eve\nF,Fay\n\"G,Gus\n"
+	var last error
+	for row, err := range inventory.ReadCSV(strings.NewReader(list)) {
+		unusable, ok := errors.AsType[*inventory.RowError](err)
+		switch {
+		case ok:
+			lines = append(lines, unusable.Line)
+			if row.Line != unusable.Line {
+				t.Errorf("row of line %d with an error of line %d", row.Line, unusable.Line)
+			}
+		case err != nil:
+			last = err
+		default:
+			usable = append(usable, row.Serial)
+		}
+	}
+	if diff := cmp.Diff([]string{"A", "F"}, usable); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]int{3, 4, 5, 6}, lines); diff != "" {
+		t.Error(diff)
+	}
+	if last == nil {
+		t.Error("an open quote is no row, and must end the list with an error")
+	}
 }
