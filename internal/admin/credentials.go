@@ -97,7 +97,7 @@ func (a *API) declared(ctx context.Context, d *delivery.Declared) (*declared, er
 	if err != nil {
 		return nil, err
 	}
-	credential.Declarations = declarationsOf(&d.Delivery, false)
+	credential.Declarations = delivery.Declarations(&d.Delivery, false)
 	out := &declared{Status: http.StatusOK, ETag: etag, Body: credential}
 	if d.Fresh {
 		out.Status = http.StatusCreated
@@ -150,7 +150,7 @@ func (a *API) declareBatch(ctx context.Context, in *declareBatchInput) (*declare
 		if err != nil {
 			return nil, err
 		}
-		credential.Declarations = declarationsOf(&r.Declared.Delivery, false)
+		credential.Declarations = delivery.Declarations(&r.Declared.Delivery, false)
 		*result = DeclareResult{Credential: &credential, Fresh: r.Declared.Fresh}
 	}
 	return out, nil

@@ -57,22 +57,11 @@ func (a *API) showDeclarations(ctx context.Context, in *declarationsInput) (*tag
 	if d.Asset == nil {
 		return nil, withdrawn()
 	}
-	return tag(0, declarationsOf(&d, in.Activation))
+	return tag(0, Declarations(delivery.Declarations(&d, in.Activation)))
 }
 
 func withdrawn() *Problem {
 	return refuse(http.StatusConflict, delivery.CheckWithdrawn, "the credential was withdrawn: declare it again")
-}
-
-func declarationsOf(d *issuance.Delivery, activation bool) Declarations {
-	if d.Asset == nil {
-		return nil
-	}
-	out := Declarations{d.Asset, d.Configuration}
-	if activation {
-		out = append(out, delivery.Activation(d.Credential.ID))
-	}
-	return out
 }
 
 type profileAnswer struct {

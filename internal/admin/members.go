@@ -92,3 +92,17 @@ func parseLifetime(text string, most time.Duration) (time.Duration, error) {
 	}
 	return lifetime, nil
 }
+
+// lifetimeText writes a duration as people do, and as requests and templates take it: 30d, 90m.
+func lifetimeText(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d%day == 0:
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	case d%time.Hour == 0:
+		return strconv.FormatInt(int64(d/time.Hour), 10) + "h"
+	case d%time.Minute == 0:
+		return strconv.FormatInt(int64(d/time.Minute), 10) + "m"
+	}
+	return d.String()
+}

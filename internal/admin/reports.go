@@ -63,17 +63,14 @@ func (a *API) report(ctx context.Context, status []byte) (*statusAnswer, error) 
 	if p := checkReport(status); p != nil {
 		return nil, p
 	}
-	reports, err := delivery.ParseStatus(status)
+	call := a.call(ctx)
+	reports, err := delivery.ParseStatus(status, call.Now)
 	if err != nil {
 		return nil, malformedMember("status-report", "body", err.Error())
 	}
 	out := &statusAnswer{StatusResult{Credentials: []string{}}}
 	if len(reports) == 0 {
 		return out, nil
-	}
-	call := a.call(ctx)
-	for i := range reports {
-		reports[i].Report.ReceivedAt = call.Now
 	}
 	concerned, err := a.config.Store.RecordReports(ctx, call, reports)
 	if err != nil {

@@ -47,6 +47,13 @@ type Credentials interface {
 	WithdrawCredential(ctx context.Context, call issuance.Call, id issuance.CredentialID, ifRevision int) (issuance.DeviceCredential, error)
 }
 
+// Reports keeps what devices report.
+type Reports interface {
+	// RecordReports stores reports and returns the devices' credentials that they concern; reports of
+	// unknown credentials are left out.
+	RecordReports(ctx context.Context, call issuance.Call, reports []issuance.CredentialReport) ([]issuance.CredentialID, error)
+}
+
 // Tokens keeps bearer tokens.
 type Tokens interface {
 	// TokenByHash returns a token, live or not, or issuance.ErrNotFound.
@@ -65,7 +72,7 @@ type Store interface {
 	Certificates
 	Devices
 	Credentials
-	delivery.Reports
+	Reports
 	Tokens
 	Audit
 }

@@ -108,6 +108,19 @@ func (r Reference) check() error {
 	return nil
 }
 
+// Declarations are a delivery's declarations as an MDM takes them: asset, configuration, and the
+// activation if it is asked for. None for a credential that was withdrawn.
+func Declarations(d *issuance.Delivery, activation bool) []json.RawMessage {
+	if d.Asset == nil {
+		return nil
+	}
+	declarations := []json.RawMessage{d.Asset, d.Configuration}
+	if activation {
+		declarations = append(declarations, Activation(d.Credential.ID))
+	}
+	return declarations
+}
+
 // Activation is the declaration that activates the configuration of a credential, for MDMs that do
 // not make their own.
 func Activation(id issuance.CredentialID) []byte {

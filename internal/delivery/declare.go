@@ -186,7 +186,7 @@ func (d *Declarer) prepare(ctx context.Context, call issuance.Call, r Request) (
 	if err != nil {
 		return nil, nil, err
 	}
-	rendering := issuance.Rendering{Reason: issuance.Declared, Device: device, Template: r.Template}
+	rendering := issuance.Rendering{Reason: issuance.RenderDeclared, Device: device, Template: r.Template}
 	if device.ID != "" {
 		standing, err := d.Store.DeliveryOf(ctx, device.ID, r.Template)
 		switch {
@@ -198,7 +198,7 @@ func (d *Declarer) prepare(ctx context.Context, call issuance.Call, r Request) (
 		default:
 			rendering.ID, rendering.Revision = standing.Credential.ID, standing.Credential.Revision
 			if standing.Credential.WithdrawnAt.IsZero() {
-				rendering.Reason = issuance.Reminted
+				rendering.Reason = issuance.RenderReminted
 			}
 		}
 	}

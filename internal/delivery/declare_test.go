@@ -113,7 +113,7 @@ func TestDeclareMintsAnewWhatDiedUnused(t *testing.T) {
 			if again.Credential.ConfigurationToken != first.Credential.ConfigurationToken {
 				t.Error("the configuration's token changed although its bytes did not")
 			}
-			if reason := d.reason(first.Credential.ID, 2); reason != issuance.Reminted {
+			if reason := d.reason(first.Credential.ID, 2); reason != issuance.RenderReminted {
 				t.Errorf("reason %q", reason)
 			}
 		})
@@ -127,8 +127,8 @@ func TestDeclareRevivesWhatWasWithdrawn(t *testing.T) {
 	if _, err := d.store.WithdrawCredential(t.Context(), d.call(), first.Credential.ID, 0); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.declarer.Declarations(d.delivery(first.Credential.ID), true); got != nil {
-		t.Errorf("a withdrawn credential has declarations: %s", got)
+	if withdrawn := d.delivery(first.Credential.ID); Declarations(&withdrawn, true) != nil {
+		t.Errorf("a withdrawn credential has declarations: %s", Declarations(&withdrawn, true))
 	}
 	again := d.declared(sams())
 	if !again.Fresh || again.Credential.ID != first.Credential.ID || !again.Credential.WithdrawnAt.IsZero() {
@@ -378,7 +378,7 @@ func TestDeclarationsAreAssetConfigurationActivation(t *testing.T) {
 			want = append(want, ActivationIdentifier(got.Credential.ID))
 		}
 		var identifiers []string
-		for _, declaration := range d.declarer.Declarations(got.Delivery, activation) {
+		for _, declaration := range Declarations(&got.Delivery, activation) {
 			var parsed struct{ Identifier string }
 			if err := json.Unmarshal(declaration, &parsed); err != nil {
 				t.Fatal(err)

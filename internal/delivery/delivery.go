@@ -27,7 +27,6 @@ import (
 	"io"
 	"log/slog"
 
-	"assay/credential"
 	"assay/internal/issuance"
 )
 
@@ -37,7 +36,7 @@ const pathSize = 24
 // documentPath is where documents are served, by both listeners.
 const documentPath = "/credential/"
 
-// newDocument makes the document of an encoded credential, and the URL under base at which it will
+// newDocument makes the document of the bytes to serve, and the URL under base at which it will
 // be served.
 func newDocument(random io.Reader, base string, body []byte) (issuance.Document, string, error) {
 	secret := make([]byte, pathSize)
@@ -48,14 +47,6 @@ func newDocument(random io.Reader, base string, body []byte) (issuance.Document,
 	sum := sha256.Sum256(body)
 	document := issuance.Document{PathHash: sha256.Sum256([]byte(path)), Body: body, SHA256: hex.EncodeToString(sum[:])}
 	return document, base + documentPath + path, nil
-}
-
-// encodeWith puts a code and its directory into a credential and checks the result like any document.
-func encodeWith(c *credential.Credential, directoryURL, code string) (*credential.Credential, []byte, error) {
-	document := *c
-	document.ClientIdentifier, document.DirectoryURL = code, directoryURL
-	body, err := document.Encode()
-	return &document, body, err
 }
 
 // source is the randomness to use: the given one, or crypto/rand.
@@ -74,7 +65,7 @@ func logger(log *slog.Logger) *slog.Logger {
 	return log
 }
 
-// deviceName is how logs name a device: as ACME refusals do, by its serial, else its UDID.
+// deviceName is how logs and refusals name a device: as ACME refusals do, by its serial, else its UDID.
 func deviceName(d issuance.Device) string {
 	switch {
 	case d.Serial != "":

@@ -205,11 +205,11 @@ func (d *desk) trail(action audit.Action) (rows []audit.Row) {
 }
 
 // reason is why a credential was rendered to a revision.
-func (d *desk) reason(id issuance.CredentialID, revision int) string {
+func (d *desk) reason(id issuance.CredentialID, revision int) issuance.RenderReason {
 	d.Helper()
 	for _, row := range d.trail(audit.CredentialRendered) {
 		if row.Detail["credential"] == string(id) && row.Detail["revision"] == strconv.Itoa(revision) {
-			return row.Detail["reason"]
+			return issuance.RenderReason(row.Detail["reason"])
 		}
 	}
 	d.Fatalf("%s was never rendered to revision %d", id, revision)

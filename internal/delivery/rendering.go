@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -20,12 +19,9 @@ func (d *Declarer) render(r *issuance.Rendering, now time.Time) error {
 	if err != nil {
 		return &RefusedError{Check: CheckTemplateKnown, Text: err.Error(), Err: err}
 	}
-	base := d.BaseURL
-	if t.MDM {
-		// Served anywhere else, whoever has the URL would have the document.
-		if base = d.MDMURL; base == "" {
-			return refuse(CheckMDMListener, "template %s has Authentication MDM, but no listener serves such documents: configure mdm, or set authentication: None", t.Name)
-		}
+	base, err := d.baseURL(t)
+	if err != nil {
+		return err
 	}
 	directoryURL, err := d.DirectoryURL(t.Directory)
 	if err != nil {
@@ -74,23 +70,22 @@ func (d *Declarer) render(r *issuance.Rendering, now time.Time) error {
 	return nil
 }
 
+// baseURL is the URL of the listener that serves a template's documents.
+func (d *Declarer) baseURL(t *Template) (string, error) {
+	if !t.MDM {
+		return d.BaseURL, nil
+	}
+	// Served anywhere else, whoever has the URL would have the document.
+	if d.MDMURL == "" {
+		return "", refuse(CheckMDMListener, "template %s has Authentication MDM, but no listener serves such documents: configure mdm, or set authentication: None", t.Name)
+	}
+	return d.MDMURL, nil
+}
+
 // unrendered makes a refusal of what the device lacks, and leaves other errors as they are.
 func unrendered(err error) error {
 	if lacking, ok := errors.AsType[*RenderError](err); ok {
 		return &RefusedError{Check: CheckRendering, Text: lacking.Error(), Err: lacking}
 	}
 	return err
-}
-
-// Declarations are a delivery's declarations as an MDM takes them: asset, configuration, and the
-// activation if it is asked for. None for a credential that was withdrawn.
-func (d *Declarer) Declarations(delivery issuance.Delivery, activation bool) []json.RawMessage {
-	if delivery.Asset == nil {
-		return nil
-	}
-	declarations := []json.RawMessage{delivery.Asset, delivery.Configuration}
-	if activation {
-		declarations = append(declarations, Activation(delivery.Credential.ID))
-	}
-	return declarations
 }

@@ -12,11 +12,6 @@ import (
 // renderBatch is how many credentials RenderDue renders in one change.
 const renderBatch = 100
 
-// Refusals keeps an audit row of a refusal that changed nothing.
-type Refusals interface {
-	RecordRefusal(ctx context.Context, call issuance.Call, r issuance.ClientRefusal) (known bool, err error)
-}
-
 // Renew renders a credential again, whatever its code's state: a new code, document and
 // declarations under the same Identifiers. The old code is revoked if it is unused; the old
 // certificate stays valid until the new one is collected. ifRevision is the revision that the caller
@@ -32,7 +27,7 @@ func (d *Declarer) Renew(ctx context.Context, call issuance.Call, id issuance.Cr
 	if !c.WithdrawnAt.IsZero() {
 		return nil, refuse(CheckWithdrawn, "credential %s was withdrawn: declare it again", id)
 	}
-	rendering := issuance.Rendering{ID: id, Revision: c.Revision, Reason: issuance.Renewed, Device: standing.Device, Template: c.Template}
+	rendering := issuance.Rendering{ID: id, Revision: c.Revision, Reason: issuance.RenderRenewed, Device: standing.Device, Template: c.Template}
 	if ifRevision != 0 {
 		rendering.Revision = ifRevision
 	}
@@ -103,9 +98,9 @@ func (d *Declarer) renderDue(ctx context.Context, call issuance.Call, due []issu
 		if now.DueAt.IsZero() || now.DueAt.After(call.Now) || !now.WithdrawnAt.IsZero() {
 			continue // fetched, renewed or withdrawn since it was listed
 		}
-		rendering := issuance.Rendering{ID: c.ID, Revision: now.Revision, Reason: issuance.Reminted, Device: standing.Device, Template: now.Template}
+		rendering := issuance.Rendering{ID: c.ID, Revision: now.Revision, Reason: issuance.RenderReminted, Device: standing.Device, Template: now.Template}
 		if standing.Code.Status == issuance.CodeConsumed {
-			rendering.Reason = issuance.Renewed
+			rendering.Reason = issuance.RenderRenewed
 		}
 		if err := d.render(&rendering, call.Now); err != nil {
 			d.putOff(ctx, call, &standing, err)

@@ -29,7 +29,7 @@ func TestRenewReplacesAllButTheIdentifiers(t *testing.T) {
 	if old, err := d.store.Code(t.Context(), first.Code.ID); err != nil || old.Status != issuance.CodeRevoked {
 		t.Errorf("the unused code before is %s, %v", old.Status, err)
 	}
-	if reason := d.reason(first.Credential.ID, 2); reason != issuance.Renewed {
+	if reason := d.reason(first.Credential.ID, 2); reason != issuance.RenderRenewed {
 		t.Errorf("reason %q", reason)
 	}
 }
@@ -132,7 +132,7 @@ func TestRenderDueRenewsCertificatesInTime(t *testing.T) {
 	if renewed.Credential.Revision != 2 || renewed.Code.Status != issuance.CodeUnused {
 		t.Errorf("got %+v", renewed.Credential)
 	}
-	if reason := d.reason(first.Credential.ID, 2); reason != issuance.Renewed {
+	if reason := d.reason(first.Credential.ID, 2); reason != issuance.RenderRenewed {
 		t.Errorf("reason %q", reason)
 	}
 	if d.renderDue(10) != 0 {
@@ -152,7 +152,7 @@ func TestRenderDueMintsAnewWhatNobodyFetched(t *testing.T) {
 	if got := d.delivery(unfetched.Credential.ID); got.Credential.Revision != 2 {
 		t.Errorf("revision %d", got.Credential.Revision)
 	}
-	if reason := d.reason(unfetched.Credential.ID, 2); reason != issuance.Reminted {
+	if reason := d.reason(unfetched.Credential.ID, 2); reason != issuance.RenderReminted {
 		t.Errorf("reason %q", reason)
 	}
 }

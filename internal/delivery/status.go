@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -72,24 +71,10 @@ type certificateStatus struct {
 	Removed     bool   `json:"_removed"`
 }
 
-// RecordStatus reads a status report and stores what it says of credentials, as received now. It
-// returns the credentials that it concerns.
-func RecordStatus(ctx context.Context, store Reports, call issuance.Call, data []byte) ([]issuance.CredentialID, error) {
-	reports, err := ParseStatus(data)
-	if err != nil || len(reports) == 0 {
-		return nil, err
-	}
-	for i := range reports {
-		reports[i].Report.ReceivedAt = call.Now
-	}
-	return store.RecordReports(ctx, call, reports)
-}
-
 // ParseStatus reads a DDM StatusReport (JSON, at most MaxStatusSize) and returns what it says of
 // credentials, sorted by credential. What it does not say of them is zero in the reports, and must
-// not replace what was known before (StatusReport.Merge): devices send what changed. ReceivedAt is
-// left to the caller.
-func ParseStatus(data []byte) ([]issuance.CredentialReport, error) {
+// not replace what was known before (StatusReport.Merge): devices send what changed.
+func ParseStatus(data []byte, received time.Time) ([]issuance.CredentialReport, error) {
 	if len(data) > MaxStatusSize {
 		return nil, fmt.Errorf("read status report: %d bytes; the limit is %d", len(data), MaxStatusSize)
 	}
@@ -117,6 +102,7 @@ func ParseStatus(data []byte) ([]issuance.CredentialReport, error) {
 	}
 	out := make([]issuance.CredentialReport, 0, len(reports))
 	for _, id := range slices.Sorted(maps.Keys(reports)) {
+		reports[id].ReceivedAt = received
 		out = append(out, issuance.CredentialReport{Credential: id, Report: *reports[id]})
 	}
 	return out, nil

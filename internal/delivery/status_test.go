@@ -41,7 +41,7 @@ const failedStatus = `{
 
 func parseStatus(t testing.TB, data string) []issuance.CredentialReport {
 	t.Helper()
-	reports, err := ParseStatus([]byte(data))
+	reports, err := ParseStatus([]byte(data), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestParseStatusRefuses(t *testing.T) {
 		"data is not DER":     {listed(false, listItem(AssetIdentifier(credentialA), []byte("x"))), "x509"},
 		"ours without a data": {listed(false, fmt.Sprintf(`{"declaration-identifier": %q}`, AssetIdentifier(credentialA))), "x509"},
 	} {
-		if reports, err := ParseStatus([]byte(c.status)); err == nil || !strings.Contains(err.Error(), c.says) {
+		if reports, err := ParseStatus([]byte(c.status), time.Time{}); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, %v", name, reports, err)
 		}
 	}
@@ -159,11 +159,18 @@ func TestParseStatusBoundsTexts(t *testing.T) {
 	}
 }
 
-func TestRecordStatusIsMatchedByIdentifier(t *testing.T) {
+func TestStatusIsMatchedByIdentifier(t *testing.T) {
 	d := newDesk(t)
+	record := func(status string) ([]issuance.CredentialID, error) {
+		reports, err := ParseStatus([]byte(status), d.now)
+		if err != nil {
+			return nil, err
+		}
+		return d.store.RecordReports(t.Context(), d.call(), reports)
+	}
 	declared := d.declared(sams())
 	status := strings.ReplaceAll(failedStatus, string(credentialA), string(declared.Credential.ID))
-	known, err := RecordStatus(t.Context(), d.store, d.call(), []byte(status))
+	known, err := record(status)
 	if err != nil || len(known) != 1 || known[0] != declared.Credential.ID {
 		t.Fatalf("concerns %v, %v", known, err)
 	}
@@ -171,10 +178,10 @@ func TestRecordStatusIsMatchedByIdentifier(t *testing.T) {
 	if report == nil || !report.ReceivedAt.Equal(d.now) || report.Asset == nil || report.Asset.Reasons[0].Code != "Error.AssetCannotBeDownloaded" {
 		t.Errorf("report %+v", report)
 	}
-	if known, err := RecordStatus(t.Context(), d.store, d.call(), []byte(failedStatus)); err != nil || len(known) != 0 {
+	if known, err := record(failedStatus); err != nil || len(known) != 0 {
 		t.Errorf("a report of an unknown credential concerns %v, %v", known, err)
 	}
-	if _, err := RecordStatus(t.Context(), d.store, d.call(), []byte("no JSON")); err == nil {
+	if _, err := record("no JSON"); err == nil {
 		t.Error("a broken report was taken")
 	}
 }
@@ -185,7 +192,7 @@ func FuzzParseStatus(f *testing.F) {
 	f.Add([]byte(listed(true, listItem(AssetIdentifier(credentialA), ca.certificate.Raw))))
 	f.Add([]byte(listed(false, `{"_removed": true}`)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		reports, err := ParseStatus(data)
+		reports, err := ParseStatus(data, time.Time{})
 		if err != nil {
 			return
 		}

@@ -44,9 +44,7 @@ type Pushed interface {
 	MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, pushed, failure string) error
 }
 
-// Reports keeps what devices report.
-type Reports interface {
-	// RecordReports stores reports and returns the devices' credentials that they concern; reports of
-	// unknown credentials are left out.
-	RecordReports(ctx context.Context, call issuance.Call, reports []issuance.CredentialReport) ([]issuance.CredentialID, error)
+// Refusals keeps an audit row of a refusal that changed nothing.
+type Refusals interface {
+	RecordRefusal(ctx context.Context, call issuance.Call, r issuance.ClientRefusal) (known bool, err error)
 }

@@ -149,12 +149,5 @@ func (e *RenderError) Error() string {
 }
 
 func (t *Template) refuse(d issuance.Device, field, reason string) *RenderError {
-	name := d.Serial
-	if name == "" {
-		name = d.UDID
-	}
-	if name == "" {
-		name = string(d.ID)
-	}
-	return &RenderError{Template: t.Name, Device: name, Field: field, Reason: reason}
+	return &RenderError{Template: t.Name, Device: deviceName(d), Field: field, Reason: reason}
 }

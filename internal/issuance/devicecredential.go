@@ -53,11 +53,14 @@ const (
 	MaxAttempts = 7              // then a person has to look at it
 )
 
-// Rendering reasons, as the audit names them.
+// RenderReason is why a credential is rendered, as the audit names it.
+type RenderReason string
+
+// Reasons to render.
 const (
-	Declared = "declared" // first rendering
-	Renewed  = "renewed"
-	Reminted = "re-minted" // the code before died unused
+	RenderDeclared RenderReason = "declared" // it is declared: new, or withdrawn before
+	RenderRenewed  RenderReason = "renewed"
+	RenderReminted RenderReason = "re-minted" // the code before died unused
 )
 
 // Rendering is one rendering of a device's credential: its new code, document and declarations. The
@@ -65,8 +68,8 @@ const (
 // certificate is just being issued for its code).
 type Rendering struct {
 	ID       CredentialID
-	Revision int    // of the credential that is rendered again; 0: the credential is new
-	Reason   string // Declared, Renewed or Reminted
+	Revision int // of the credential that is rendered again; 0: the credential is new
+	Reason   RenderReason
 	// Device finds or makes the device's row by Serial and UDID. Its Labels are merged into the row's own;
 	// ErrConflict if they were read at its Revision (0: they were not) and would undo a later change.
 	Device    Device
@@ -97,39 +100,4 @@ type Delivery struct {
 	Code                 Code
 	Document             Document // its Body is nil once the code in it is dead
 	Asset, Configuration []byte   // the declarations, as rendered; nil once withdrawn
-}
-
-// StatusReport is what a device reported of one credential over the DDM status channel.
-type StatusReport struct {
-	ReceivedAt time.Time `json:"receivedAt"`
-	// Asset and Configuration are the states of the two declarations; nil if the report does not name it.
-	Asset         *DeclarationState `json:"asset,omitempty"`
-	Configuration *DeclarationState `json:"configuration,omitempty"`
-	// Installed is the SHA-256 (lower-case hex) of the certificate that security.certificate.list shows
-	// for the asset; "" if it shows none.
-	Installed string `json:"installed,omitempty"`
-	// Uninstalled says that the device listed its certificates, and none was the asset's.
-	Uninstalled bool `json:"uninstalled,omitempty"`
-}
-
-// DeclarationState is the state of one declaration on the device.
-type DeclarationState struct {
-	Identifier  string              `json:"identifier"`
-	ServerToken string              `json:"serverToken"` // an MDM may have replaced Assay's
-	Active      bool                `json:"active"`
-	Valid       string              `json:"valid"` // valid, invalid or unknown
-	Reasons     []DeclarationReason `json:"reasons,omitempty"`
-}
-
-// DeclarationReason is why a declaration is not valid or not active. Its texts come from the device.
-type DeclarationReason struct {
-	Code        string `json:"code"` // such as Error.AssetCannotBeDownloaded
-	Description string `json:"description,omitempty"`
-	Details     string `json:"details,omitempty"` // JSON
-}
-
-// CredentialReport is a status report that was matched to a credential by a declaration's Identifier.
-type CredentialReport struct {
-	Credential CredentialID
-	Report     StatusReport
 }

@@ -154,7 +154,7 @@ type Code struct {
 	UDID            string            `json:"udid,omitempty"`   // bound UDID, "" if unbound
 	Labels          map[string]string `json:"labels,omitempty"`
 	AllowUnattested bool              `json:"allowUnattested,omitempty"`
-	Minted          *csr.Request      `json:"minted,omitempty"` // what the code's credential asks for; nil without a credential
+	Minted          *csr.Request      `json:"minted,omitempty"` // what the code's document asks for; nil without one
 	Order           OrderID           `json:"order,omitempty"`  // the order that claimed or consumed it
 	Certificate     CertificateID     `json:"certificate,omitempty"`
 	Tries           int               `json:"tries"` // refused challenges and refused decisions

@@ -163,14 +163,13 @@ type Mint struct {
 	Labels          map[string]string
 	AllowUnattested bool
 	Lifetime        time.Duration
-	Minted          *csr.Request // what its credential asks for; nil without one
+	Minted          *csr.Request // what its document asks for; nil without one
 	Document        *Document    // the document that delivers it; nil if the operator does
 }
 
 // Document is a credential document that delivers a code. Its body holds the code, so the store
 // keeps it encrypted under a key outside the database and erases it when the code is consumed,
-// revoked or expired. What is served from a document that is over stays: that it was fetched, when
-// it was asked for in vain.
+// revoked or expired. Its fetches stay on record: when it was first fetched, and last asked for in vain.
 type Document struct {
 	ID         DocumentID
 	Code       CodeID

@@ -89,7 +89,7 @@ func TestFirstSchemaMigratesWithItsRows(t *testing.T) {
 		t.Errorf("certificate %+v, error %v", c, err)
 	}
 	results, err := s.RenderCredentials(t.Context(), call, []issuance.Rendering{{
-		ID: "cred_1", Reason: issuance.Declared, Device: issuance.Device{Serial: "SER1"}, Template: "wifi", Directory: "default",
+		ID: "cred_1", Reason: issuance.RenderDeclared, Device: issuance.Device{Serial: "SER1"}, Template: "wifi", Directory: "default",
 		Code:  issuance.Mint{Directory: "default", Value: "a-code-of-more-than-22-characters", Lifetime: time.Hour},
 		Asset: []byte("{}"), Configuration: []byte("{}"),
 	}})

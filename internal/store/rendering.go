@@ -121,7 +121,7 @@ func (s *Store) render(t *tx, call issuance.Call, p *rendered) (issuance.DeviceC
 		return k, err
 	}
 	row := credentialRow(audit.CredentialRendered, &k)
-	row.Detail["reason"] = p.Reason
+	row.Detail["reason"] = string(p.Reason)
 	return k, s.record(t, call, row, audit.Personal{Serial: p.Device.Serial, UDID: p.Device.UDID})
 }
 

@@ -22,7 +22,7 @@ func (b *Bench) Rendering(serial, template string) issuance.Rendering {
 	b.ok(err)
 	value, path := rand.Text(), rand.Text()
 	return issuance.Rendering{
-		ID: id, Reason: issuance.Declared, Device: issuance.Device{Serial: serial}, Template: template, Directory: Directory,
+		ID: id, Reason: issuance.RenderDeclared, Device: issuance.Device{Serial: serial}, Template: template, Directory: Directory,
 		Code:     issuance.Mint{Directory: Directory, Value: value, Serial: serial, Lifetime: 24 * time.Hour},
 		Document: issuance.Document{PathHash: pathHash(path), Body: []byte("document with " + value), SHA256: "ab", FetchLifetime: time.Hour},
 		Asset:    []byte("asset at " + path), Configuration: []byte("configuration of " + id),
@@ -36,7 +36,7 @@ func (b *Bench) Again(k issuance.DeviceCredential) issuance.Rendering {
 	device, err := b.Device(b.ctx(), k.Device)
 	b.ok(err)
 	r := b.Rendering(device.Serial, k.Template)
-	r.ID, r.Revision, r.Reason, r.Device.UDID = k.ID, k.Revision, issuance.Renewed, device.UDID
+	r.ID, r.Revision, r.Reason, r.Device.UDID = k.ID, k.Revision, issuance.RenderRenewed, device.UDID
 	return r
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // device finds the device that a request names, with what the request adds to what is known of it:
-// without an id if it is new, or if the request names none. What contradicts what is known is a *RefusedError: the credential would
-// go to another device than somebody means.
+// without an id if it is new, or if the request names none. What contradicts what is known is a
+// *RefusedError: the credential would go to another device than somebody means.
 func (d *Declarer) device(ctx context.Context, r Request) (issuance.Device, error) {
 	bySerial, err := d.known(ctx, r.Serial, "")
 	if err != nil {
