@@ -15,6 +15,9 @@ import (
 	"assay/credential"
 	"assay/csr"
 	"assay/enroll"
+	"assay/enroll/ddm"
+	"assay/internal/admin"
+	"assay/internal/admin/client"
 	"assay/internal/audit"
 	"assay/internal/ca"
 	"assay/internal/delivery"
@@ -45,6 +48,7 @@ type demo struct {
 	story   *story
 	dir     string
 	running installation.Running
+	api     *client.Client
 }
 
 func (c *demoCommand) Run(ctx context.Context, term *terminal, g *globals) error {
@@ -113,48 +117,86 @@ func (d *demo) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	published, err := d.publish(ctx, device)
+	handler, err := d.inst.API(operator())
 	if err != nil {
 		return err
 	}
-	document, err := (&enroll.Resolver{Roots: d.roots}).Fetch(ctx, enroll.Reference{
-		DataURL: published.URL, ContentType: published.ContentType, Size: new(int64(published.Size)), SHA256: published.SHA256,
-	})
+	d.api = client.New("http://in-process.invalid", client.InProcess(handler), "")
+	declared, asset, err := d.declare(ctx, device)
 	if err != nil {
 		return err
 	}
-	d.story.tell("document", "The iPhone downloads its credential document over HTTPS and checks size, type and hash",
+	document, err := (&enroll.Resolver{Roots: d.roots}).Fetch(ctx, asset.Reference)
+	if err != nil {
+		return err
+	}
+	d.story.tell("document", "The iPhone has the declarations from its MDM, downloads its document and checks size, type and hash",
 		"device", fmt.Sprintf("iPhone, %s, iOS %s, serial %s (all fake)", device.Chip, device.OSVersion, device.Serial),
-		"DataURL", published.URL, "ClientIdentifier", document.ClientIdentifier+" (one-time code)",
+		"DataURL", asset.Reference.DataURL, "ClientIdentifier", document.ClientIdentifier+" (one-time code)",
 		"asks for", fmt.Sprintf("%d-bit EC key, hardware-bound, attested; subject %s", document.KeySize, subjectText(document)))
-	client := &enroll.Client{
+	acme := &enroll.Client{
 		Device: device, Keys: enroll.Keys(device), Roots: d.roots,
 		Attester: d.attester, Observe: d.observe,
 	}
-	result, err := client.Enroll(ctx, document)
+	result, err := acme.Enroll(ctx, document)
 	if err != nil {
 		return err
 	}
 	if err := d.explain(ctx, result); err != nil {
 		return err
 	}
-	return d.again(ctx, client, document, published.Code.ID)
+	if err := d.again(ctx, acme, document, issuance.CodeID(declared.Code)); err != nil {
+		return err
+	}
+	return d.diagnose(ctx, declared.ID)
 }
 
-func (d *demo) publish(ctx context.Context, device *enroll.Device) (*delivery.Publication, error) {
-	publisher := &delivery.Publisher{Store: d.inst.Store, BaseURL: d.running.BaseURL, DirectoryURL: d.running.Directories["default"]}
-	template := credential.New("https://set.on.publishing/", "set on publishing", credential.Subject{
-		{{"C", "US"}}, {{"O", "Example Inc."}}, {{"CN", "Sam's iPhone"}},
-	})
-	template.SubjectAltName = &credential.SubjectAltName{RFC822Name: "sam@example.com", NTPrincipalName: "sam@corp.example.com"}
-	published, err := publisher.Publish(ctx, issuance.Call{Now: d.term.Now(), From: operator()}, template,
-		issuance.Mint{Directory: "default", Serial: device.Serial, Lifetime: time.Hour, Labels: map[string]string{"owner": "sam"}})
+// declare writes a template and declares it for the device.
+func (d *demo) declare(ctx context.Context, device *enroll.Device) (admin.Credential, *ddm.ACMEAsset, error) {
+	const name = "phone"
+	template, err := delivery.NewTemplate{
+		Targets: []string{string(credential.IOS)}, Email: "{device.labels.owner}@example.com",
+		Subject: []credential.Attribute{{"O", "Example Inc."}, {"CN", "{device.labels.owner}'s iPhone"}},
+	}.Encode(name)
 	if err != nil {
-		return nil, err
+		return admin.Credential{}, nil, err
 	}
-	d.story.tell("code", "An administrator mints a one-time code for the device and publishes its document",
-		"code", string(published.Code.ID), "bound to serial", published.Code.Serial, "expires", rfc3339(published.Code.ExpiresAt))
-	return published, nil
+	folder := filepath.Join(d.serverDir, installation.TemplatesFolder)
+	file := filepath.Join(folder, name+".yaml")
+	if err := errors.Join(os.MkdirAll(folder, 0o700), os.WriteFile(file, template, 0o600)); err != nil {
+		return admin.Credential{}, nil, err
+	}
+	d.story.tell("template", "An administrator writes a template once, for all devices",
+		"file", file, "subject", "O=Example Inc., CN={device.labels.owner}'s iPhone", "mail address", "{device.labels.owner}@example.com")
+	declared, _, err := d.api.Declare(ctx, admin.DeclareOne{Template: name, Declare: admin.Declare{
+		Serial: device.Serial, UDID: device.UDID, Labels: map[string]string{"owner": "sam"},
+	}}, "")
+	if err != nil {
+		return declared, nil, err
+	}
+	declaration, err := ddm.ParseDeclaration(declared.Declarations[0])
+	if err != nil {
+		return declared, nil, err
+	}
+	asset, err := ddm.ParseACMEAsset(declaration)
+	if err != nil {
+		return declared, nil, err
+	}
+	d.story.tell("declarations", "Declared for one device, it has a one-time code, a document of its own and two declarations for the MDM",
+		"asset", declared.AssetIdentifier, "configuration", declared.ConfigurationIdentifier,
+		"code", declared.Code, "bound to", device.Serial+", "+device.UDID, "expires", rfc3339(declared.ExpiresAt)+", an hour after the first fetch")
+	return declared, asset, nil
+}
+
+// diagnose tells what the server knows of the device's credential now.
+func (d *demo) diagnose(ctx context.Context, id string) error {
+	credential, _, err := d.api.Credential(ctx, id)
+	if err != nil {
+		return err
+	}
+	d.story.tell("diagnosis", "What the administrator reads (assay device show)", "state", credential.State, "because", credential.Diagnosis.Text,
+		"renews", rfc3339(credential.RenewsAt))
+	return nil
 }
 
 // observe tells what the device does.
@@ -213,9 +255,9 @@ func (d *demo) explain(ctx context.Context, result *enroll.Result) error {
 }
 
 // again lets the device try the same code once more: it must be refused.
-func (d *demo) again(ctx context.Context, client *enroll.Client, document *credential.Credential, code issuance.CodeID) error {
-	client.Observe = nil
-	_, err := client.Enroll(ctx, document)
+func (d *demo) again(ctx context.Context, acme *enroll.Client, document *credential.Credential, code issuance.CodeID) error {
+	acme.Observe = nil
+	_, err := acme.Enroll(ctx, document)
 	abort, ok := errors.AsType[*enroll.Abort](err)
 	if !ok || abort.Problem == nil {
 		return fmt.Errorf("the same code was not refused a second time: %w", err)

@@ -57,7 +57,7 @@ type tokenMint struct {
 func (tokenMint) Help() string {
 	var scopes strings.Builder
 	for _, scope := range admin.Scopes() {
-		fmt.Fprintf(&scopes, "  %s\n", scope)
+		fmt.Fprintf(&scopes, "  %-18s  %s\n", scope, scope.Meaning())
 	}
 	return `A token is shown once: only its hash is stored. Tokens are made on the installation's folder only: one that
 could make others could not be taken back.

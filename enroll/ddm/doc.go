@@ -9,7 +9,7 @@
 // true reason is in the Outcome.
 //
 // It trusts nothing of what an MDM sends: everything has a size limit, and declarations must be what
-// the manifest announced. An MDM without TLS is talked to on this machine only. What it cannot do (profiles,
-// other configurations, predicates of activations) it reports as not supported instead of
+// the manifest announced. An MDM without TLS is talked to on this machine only. What it cannot do
+// (profiles, other configurations, predicates of activations) it reports as not supported instead of
 // pretending.
 package ddm

@@ -19,9 +19,16 @@ const (
 	unknownDeclarationType       = "Error.UnknownDeclarationType"
 	notReferencedByActivation    = "Info.NotReferencedByActivation"
 	notReferencedByConfiguration = "Info.NotReferencedByConfiguration"
-	valid, invalid, validityOpen = "valid", "invalid", "unknown"
-	maxPayloadDepth              = 16
-	assetReferenceSuffix         = "AssetReference" // of every key by which Apple's configurations name an asset
+)
+
+// What State.Valid says.
+const valid, invalid, validityOpen = "valid", "invalid", "unknown"
+
+// assetReferenceSuffix ends every key by which Apple's configurations name an asset, which is looked for
+// in payloads no deeper than maxPayloadDepth.
+const (
+	assetReferenceSuffix = "AssetReference"
+	maxPayloadDepth      = 16
 )
 
 // State is the state of one declaration on the device, as the status item management.declarations

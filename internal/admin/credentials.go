@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
-	"strings"
 
 	"assay/internal/delivery"
 	"assay/internal/issuance"
@@ -262,28 +261,4 @@ func (a *API) withdraw(ctx context.Context, in *withdrawInput) (*tagged[Credenti
 		return nil, a.conditional(ctx, in.id(), revision, err)
 	}
 	return a.credential(ctx, in.id())
-}
-
-// deliveryProblem turns the errors of deliveries into problems; nil for any other.
-func deliveryProblem(err error) *Problem {
-	if _, ok := errors.AsType[*issuance.RepeatedError](err); ok {
-		return madeBefore()
-	}
-	if unreadable, ok := errors.AsType[*delivery.UnreadableError](err); ok {
-		p := refuse(http.StatusServiceUnavailable, "templates-readable", "%v", unreadable)
-		p.cause = err
-		return p
-	}
-	if errors.Is(err, delivery.ErrDocumentOver) {
-		return refuse(http.StatusConflict, "document-alive", "the document is over (its code is used, revoked or expired), and a profile would hold its dead code: renew the credential")
-	}
-	refused, ok := errors.AsType[*delivery.RefusedError](err)
-	if !ok {
-		return nil
-	}
-	status := http.StatusUnprocessableEntity
-	if refused.Check == delivery.CheckDeviceConflict || refused.Check == delivery.CheckWithdrawn {
-		status = http.StatusConflict
-	}
-	return refuse(status, refused.Check, "%s", strings.TrimSpace(refused.Text))
 }

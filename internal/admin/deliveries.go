@@ -40,7 +40,7 @@ func (a *API) addDeliveries() {
 		also:        map[int]string{http.StatusNotFound: "There is no such directory."},
 	}, a.publish)
 	profile := a.huma.OpenAPI().Paths["/credentials/{credential}/profile"].Get
-	rawAnswer(profile, delivery.ProfileContentType, &huma.Schema{Type: huma.TypeString, Format: "binary"})
+	describeRaw(profile, delivery.ProfileContentType, &huma.Schema{Type: huma.TypeString, Format: "binary"})
 }
 
 type declarationsInput struct {
@@ -64,12 +64,7 @@ func withdrawn() *Problem {
 	return refuse(http.StatusConflict, delivery.CheckWithdrawn, "the credential was withdrawn: declare it again")
 }
 
-type profileAnswer struct {
-	ContentType string `header:"Content-Type"`
-	Body        []byte
-}
-
-func (a *API) showProfile(ctx context.Context, in *CredentialPath) (*profileAnswer, error) {
+func (a *API) showProfile(ctx context.Context, in *CredentialPath) (*rawAnswer, error) {
 	d, err := a.config.Store.Delivery(ctx, in.id())
 	if err != nil {
 		return nil, err
@@ -90,7 +85,7 @@ func (a *API) showProfile(ctx context.Context, in *CredentialPath) (*profileAnsw
 			return nil, err
 		}
 	}
-	return &profileAnswer{ContentType: delivery.ProfileContentType, Body: profile}, nil
+	return &rawAnswer{ContentType: delivery.ProfileContentType, Body: profile}, nil
 }
 
 func (a *API) push(ctx context.Context, in *CredentialPath) (*tagged[Credential], error) {
@@ -121,7 +116,7 @@ type publishInput struct {
 type published struct{ Body Publication }
 
 func (a *API) publish(ctx context.Context, in *publishInput) (*published, error) {
-	template, findings := credential.Parse(in.Body.Document)
+	written, findings := credential.Parse(in.Body.Document)
 	if len(findings.Errors()) > 0 {
 		return nil, invalidDocument(findings)
 	}
@@ -139,7 +134,7 @@ func (a *API) publish(ctx context.Context, in *publishInput) (*published, error)
 	}
 	return twice(o, func(random io.Reader, replay bool) (*published, error) {
 		publisher := delivery.Publisher{Store: a.minter(replay), BaseURL: a.config.Declarer.BaseURL, DirectoryURL: directoryURL, Random: random}
-		made, err := publisher.Publish(ctx, o.call, template, mint)
+		made, err := publisher.Publish(ctx, o.call, written, mint)
 		if err != nil {
 			return nil, err
 		}

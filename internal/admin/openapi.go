@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
-	"strconv"
 	"strings"
 
 	"assay/internal/audit"
@@ -19,8 +18,6 @@ const (
 	bearerScheme = "token"
 	basicScheme  = "tokenAsPassword"
 )
-
-func statusText(status int) string { return strconv.Itoa(status) }
 
 // tags are the chapters of the document.
 var tags = []*huma.Tag{
@@ -80,8 +77,8 @@ func schemaName(t reflect.Type, hint string) string {
 	return strings.ToUpper(owner[:1]) + owner[1:] + name
 }
 
-// documentAnswer is the document itself.
-type documentAnswer struct {
+// rawAnswer is an answer that is not JSON of a type of ours.
+type rawAnswer struct {
 	ContentType string `header:"Content-Type"`
 	Body        []byte
 }
@@ -108,16 +105,16 @@ func (a *API) addDescription() error {
 			return out, nil
 		})
 	add(a, public("/openapi.json", "openapi-json", "This document, as JSON", "application/vnd.oai.openapi+json is what others call it; it is sent as application/json."),
-		func(context.Context, *struct{}) (*documentAnswer, error) {
-			return &documentAnswer{ContentType: "application/json", Body: text}, nil
+		func(context.Context, *struct{}) (*rawAnswer, error) {
+			return &rawAnswer{ContentType: "application/json", Body: text}, nil
 		})
 	add(a, public("/openapi.yaml", "openapi-yaml", "This document, as YAML", "Sent as application/yaml (RFC 9512)."),
-		func(context.Context, *struct{}) (*documentAnswer, error) {
-			return &documentAnswer{ContentType: "application/yaml", Body: yaml}, nil
+		func(context.Context, *struct{}) (*rawAnswer, error) {
+			return &rawAnswer{ContentType: "application/yaml", Body: yaml}, nil
 		})
 	doc := a.huma.OpenAPI()
-	rawAnswer(doc.Paths["/openapi.json"].Get, "application/json", &huma.Schema{Type: huma.TypeObject})
-	rawAnswer(doc.Paths["/openapi.yaml"].Get, "application/yaml", &huma.Schema{Type: huma.TypeString})
+	describeRaw(doc.Paths["/openapi.json"].Get, "application/json", &huma.Schema{Type: huma.TypeObject})
+	describeRaw(doc.Paths["/openapi.yaml"].Get, "application/yaml", &huma.Schema{Type: huma.TypeString})
 	doc.Components.Schemas.Schema(reflect.TypeFor[audit.Row](), false, "")
 	delete(doc.Components.Schemas.Map()["AuditRow"].Properties, "salt") // with it, erased values could be guessed
 	var err error
@@ -133,8 +130,8 @@ func (a *API) addDescription() error {
 	return err
 }
 
-// rawAnswer says that an operation answers something else than huma thinks of bytes.
-func rawAnswer(op *huma.Operation, kind string, schema *huma.Schema) {
+// describeRaw says of an operation with a rawAnswer what huma does not think of bytes.
+func describeRaw(op *huma.Operation, kind string, schema *huma.Schema) {
 	op.Responses["200"].Content = map[string]*huma.MediaType{kind: {Schema: schema}}
 	delete(op.Responses["200"].Headers, "Content-Type")
 }

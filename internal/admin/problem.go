@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"assay/credential"
+	"assay/internal/delivery"
 	"assay/internal/issuance"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -132,6 +133,30 @@ func problemOf(err error) *Problem {
 	}
 	p.cause = err
 	return p
+}
+
+// deliveryProblem turns the errors of deliveries into problems; nil for any other.
+func deliveryProblem(err error) *Problem {
+	if _, ok := errors.AsType[*issuance.RepeatedError](err); ok {
+		return madeBefore()
+	}
+	if unreadable, ok := errors.AsType[*delivery.UnreadableError](err); ok {
+		p := refuse(http.StatusServiceUnavailable, "templates-readable", "%v", unreadable)
+		p.cause = err
+		return p
+	}
+	if errors.Is(err, delivery.ErrDocumentOver) {
+		return refuse(http.StatusConflict, "document-alive", "the document is over (its code is used, revoked or expired), and a profile would hold its dead code: renew the credential")
+	}
+	refused, ok := errors.AsType[*delivery.RefusedError](err)
+	if !ok {
+		return nil
+	}
+	status := http.StatusUnprocessableEntity
+	if refused.Check == delivery.CheckDeviceConflict || refused.Check == delivery.CheckWithdrawn {
+		status = http.StatusConflict
+	}
+	return refuse(status, refused.Check, "%s", strings.TrimSpace(refused.Text))
 }
 
 // invalidDocument lists what breaks rules in a credential document.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -77,10 +78,10 @@ func describe(doc *huma.OpenAPI, r route) {
 	}[r.method]
 	usual := op.Responses["200"]
 	if r.status != 0 {
-		usual = op.Responses[statusText(r.status)]
+		usual = op.Responses[strconv.Itoa(r.status)]
 	}
 	for _, status := range slices.Sorted(maps.Keys(r.also)) {
-		response := op.Responses[statusText(status)]
+		response := op.Responses[strconv.Itoa(status)]
 		switch {
 		case response != nil:
 		case status == http.StatusNotModified:
@@ -89,6 +90,6 @@ func describe(doc *huma.OpenAPI, r route) {
 			response = &huma.Response{Content: usual.Content, Headers: usual.Headers}
 		}
 		response.Description = r.also[status]
-		op.Responses[statusText(status)] = response
+		op.Responses[strconv.Itoa(status)] = response
 	}
 }

@@ -10,6 +10,12 @@ import (
 	"assay/policy"
 )
 
+// List is one page of a list.
+type List[T any] struct {
+	Items []T    `json:"items" nullable:"false" doc:"At most limit things, in the order of the list."`
+	Next  string `json:"next,omitempty" doc:"Cursor of the next page; absent on the last one."`
+}
+
 // Device is a device that Assay knows.
 type Device struct {
 	ID             string            `json:"id" doc:"Opaque id (dev_…)."`
@@ -38,7 +44,7 @@ type Code struct {
 	UDID            string            `json:"udid,omitempty" doc:"Bound UDID."`
 	Labels          map[string]string `json:"labels,omitempty"`
 	AllowUnattested bool              `json:"allowUnattested,omitempty"`
-	Minted          *csr.Request      `json:"minted,omitempty" doc:"What the code's credential asks for."`
+	Minted          *csr.Request      `json:"minted,omitempty" doc:"What the code's document asks for."`
 	Order           string            `json:"order,omitempty"`
 	Certificate     string            `json:"certificate,omitempty"`
 	Tries           int               `json:"tries" doc:"Refused tries."`
@@ -57,6 +63,22 @@ type MintCode struct {
 	Labels          map[string]string `json:"labels,omitempty"`
 	AllowUnattested bool              `json:"allowUnattested,omitempty"`
 	Lifetime        string            `json:"lifetime,omitempty" doc:"How long an unused code lives, e.g. 1h, 30d. Default 24h; at most 365d."`
+}
+
+// MintCodes asks for codes, all or none.
+type MintCodes struct {
+	Codes []MintCode `json:"codes" nullable:"false" minItems:"1" maxItems:"500"`
+}
+
+// MintedCodes are fresh codes, with their values, in the order of the request.
+type MintedCodes struct {
+	Codes []Code `json:"codes" nullable:"false"`
+}
+
+// FindCode asks for a code by its value.
+type FindCode struct {
+	Directory string `json:"directory,omitempty" doc:"ACME directory that the code works in. Default: any."`
+	Code      string `json:"code" minLength:"1" maxLength:"255" doc:"The code itself."`
 }
 
 // Certificate is an issued certificate, or a serial reserved for one.
@@ -96,6 +118,11 @@ type CertificateDetail struct {
 	Warnings []string         `json:"warnings,omitempty"`
 }
 
+// RevokeCertificate says why a certificate is revoked.
+type RevokeCertificate struct {
+	Reason string `json:"reason,omitempty" enum:"unspecified,keyCompromise,cACompromise,affiliationChanged,superseded,cessationOfOperation,certificateHold,privilegeWithdrawn,aACompromise" doc:"RFC 5280, section 5.3.1. Default: unspecified."`
+}
+
 // Credential is a credential template on one device.
 type Credential struct {
 	ID        string `json:"id" doc:"Opaque id (cred_…)."`
@@ -104,7 +131,7 @@ type Credential struct {
 	Device    string `json:"device"`
 	Serial    string `json:"serial,omitempty"`
 	UDID      string `json:"udid,omitempty"`
-	Revision  int    `json:"revision" doc:"Raised by every rendering."`
+	Revision  int    `json:"revision" doc:"Raised by every rendering, and by its withdrawal."`
 	// State is in short what stands now; Diagnosis says it in words.
 	State       string    `json:"state" enum:"delivered,fetched,refused,enrolled,renewing,dead,withdrawn"`
 	Diagnosis   Diagnosis `json:"diagnosis"`
@@ -170,6 +197,12 @@ type Declare struct {
 	Labels map[string]string `json:"labels,omitempty" doc:"Merged into the device's own."`
 }
 
+// DeclareOne asks for the credential of one device.
+type DeclareOne struct {
+	Template string `json:"template" minLength:"1" maxLength:"63" doc:"Name of the credential template."`
+	Declare
+}
+
 // DeclareBatch asks for the credentials of several devices.
 type DeclareBatch struct {
 	Template string    `json:"template"`
@@ -182,6 +215,31 @@ type DeclareResult struct {
 	Fresh      bool        `json:"fresh" doc:"Whether it was rendered now; false: it stood already, unchanged."`
 	Error      string      `json:"error,omitempty"`
 	Check      string      `json:"check,omitempty" doc:"Name of the failed check, for an error."`
+}
+
+// DeclaredBatch is what became of each device of a batch, in the order of the request.
+type DeclaredBatch struct {
+	Results []DeclareResult `json:"results" nullable:"false"`
+}
+
+// PublishDocument asks to publish a credential document that was written by hand, around a fresh code.
+type PublishDocument struct {
+	Document json.RawMessage `json:"document" doc:"The ACMECredential document; its ClientIdentifier and DirectoryURL are replaced."`
+	MintCode
+}
+
+// Publication is a published document, with what an asset declaration says of it.
+type Publication struct {
+	Code        Code   `json:"code" doc:"The code in the document; its value stands only there."`
+	URL         string `json:"url" doc:"Reference.DataURL. A secret: who has it has the code."`
+	ContentType string `json:"contentType" doc:"Reference.ContentType."`
+	Size        int    `json:"size" doc:"Reference.Size."`
+	SHA256      string `json:"sha256" doc:"Reference.Hash-SHA-256."`
+}
+
+// StatusResult says which credentials a status report concerned.
+type StatusResult struct {
+	Credentials []string `json:"credentials" nullable:"false" doc:"Ids of the credentials whose declarations or certificates the report names."`
 }
 
 // Template is a credential template.

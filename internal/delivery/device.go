@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"maps"
 
 	"assay/deviceid"
 	"assay/internal/issuance"
@@ -52,8 +51,7 @@ func (d *Declarer) known(ctx context.Context, serial, udid string) (issuance.Dev
 	return device, err
 }
 
-// merge fills in what is not known of a device yet, and merges the request's labels into its own. An
-// empty label says nothing: it is an empty cell of somebody's list.
+// merge fills in what is not known of a device yet, and merges the request's labels into its own.
 func merge(known issuance.Device, r Request) issuance.Device {
 	if known.Serial == "" {
 		known.Serial = r.Serial
@@ -61,13 +59,6 @@ func merge(known issuance.Device, r Request) issuance.Device {
 	if known.UDID == "" {
 		known.UDID = r.UDID
 	}
-	labels := make(map[string]string, len(known.Labels)+len(r.Labels))
-	maps.Copy(labels, known.Labels)
-	for name, value := range r.Labels {
-		if value != "" {
-			labels[name] = value
-		}
-	}
-	known.Labels = labels
+	known.Labels = issuance.MergeLabels(known.Labels, r.Labels)
 	return known
 }

@@ -34,7 +34,7 @@ func (e *UnreadableError) Unwrap() error { return e.Err }
 
 const templateEnding = ".yaml"
 
-// templateCheck is how often the files may be looked at.
+// templateCheck is how often the files are looked at for changes.
 const templateCheck = time.Second
 
 // Templates are the templates of a folder, read again when a file changes. Either all of a folder's
@@ -79,11 +79,17 @@ func LoadTemplates(dir string, directories []string, now func() time.Time, log *
 
 // Get returns a template by name, or an error that wraps ErrNoTemplate.
 func (t *Templates) Get(name string) (*Template, error) {
-	current, err := t.fresh()
+	current, err := t.fresh(templateCheck)
 	if err != nil {
 		return nil, err
 	}
 	one, ok := current[name]
+	if !ok { // somebody who just wrote it need not wait
+		if current, err = t.fresh(0); err != nil {
+			return nil, err
+		}
+		one, ok = current[name]
+	}
 	if !ok {
 		return nil, fmt.Errorf("template %s: %w", quote(name), ErrNoTemplate)
 	}
@@ -92,7 +98,7 @@ func (t *Templates) Get(name string) (*Template, error) {
 
 // All returns the templates, sorted by name.
 func (t *Templates) All() ([]*Template, error) {
-	current, err := t.fresh()
+	current, err := t.fresh(templateCheck)
 	if err != nil {
 		return nil, err
 	}
@@ -103,13 +109,13 @@ func (t *Templates) All() ([]*Template, error) {
 	return out, nil
 }
 
-// fresh returns the templates in use, after a look at the files if the last one was a while ago. The
+// fresh returns the templates in use, after a look at the files if the last one was so long ago. The
 // map is never changed, only replaced. It fails as long as there never was a good state.
-func (t *Templates) fresh() (map[string]*Template, error) {
+func (t *Templates) fresh(age time.Duration) (map[string]*Template, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	if now.Sub(t.checked).Abs() < templateCheck {
+	if now.Sub(t.checked).Abs() < age {
 		return t.current, t.fault
 	}
 	t.checked = now

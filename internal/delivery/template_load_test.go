@@ -286,3 +286,18 @@ func TestTemplatesThatWereNeverGoodSayWhyUntilMended(t *testing.T) {
 		t.Errorf("once mended: %v", err)
 	}
 }
+
+func TestTemplateThatWasJustWrittenIsFoundAtOnce(t *testing.T) {
+	s := newShelf(t)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := templates.Get("a"); !errors.Is(err, ErrNoTemplate) {
+		t.Fatalf("got %v", err)
+	}
+	s.write(t, "a.yaml", small) // at the same time by the clock
+	if _, err := templates.Get("a"); err != nil {
+		t.Error(err)
+	}
+}

@@ -5,7 +5,7 @@ import "assay/attest"
 // hints is the advice for the server's own checks that a fleet meets in daily work; those of evidence
 // bring theirs.
 var hints = map[string]string{
-	"code-usable":           "mint a new code and push the credential again; `assay code show` tells what became of the old one",
+	"code-usable":           "`assay code show` tells what became of the code: renew the credential, or mint a new code if it was minted by hand",
 	"code-live":             "another device or order used the code first: mint one code a device",
 	"evidence":              "if this device cannot attest, mint its code with --allow-unattested, or say allowUnattested in its template",
 	"bound-serial":          "the code was given to another device than the one it was minted for",

@@ -10,6 +10,7 @@
 package issuance
 
 import (
+	"maps"
 	"time"
 
 	"assay/attest"
@@ -200,6 +201,19 @@ type Device struct {
 	MDMFingerprint string    `json:"mdmFingerprint,omitempty"`
 	Revision       int       `json:"revision"` // raised by every change
 	CreatedAt      time.Time `json:"createdAt"`
+}
+
+// MergeLabels are labels with others added, or put in the place of those of the same name. An empty
+// value changes nothing: it is an empty cell of somebody's list.
+func MergeLabels(labels, with map[string]string) map[string]string {
+	merged := make(map[string]string, len(labels)+len(with))
+	maps.Copy(merged, labels)
+	for name, value := range with {
+		if value != "" {
+			merged[name] = value
+		}
+	}
+	return merged
 }
 
 // CertificateStatus is the stored state of a certificate row.

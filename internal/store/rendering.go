@@ -150,7 +150,7 @@ func (t *tx) renderable(p *rendered) (issuance.DeviceCredential, error) {
 		return issuance.DeviceCredential{}, err
 	}
 	// Labels of an earlier state of the device would undo what an operator changed since.
-	if p.Device.Revision != 0 && p.Device.Revision != device.Revision && !maps.Equal(device.Labels, merged(device.Labels, p.Device.Labels)) {
+	if p.Device.Revision != 0 && p.Device.Revision != device.Revision && !maps.Equal(device.Labels, issuance.MergeLabels(device.Labels, p.Device.Labels)) {
 		return issuance.DeviceCredential{}, issuance.ErrConflict
 	}
 	if p.Revision == 0 {
@@ -176,7 +176,7 @@ func (t *tx) renderable(p *rendered) (issuance.DeviceCredential, error) {
 
 // renderedDevice finds or makes the device's row and merges the labels into its own.
 func (s *Store) renderedDevice(t *tx, call issuance.Call, d issuance.Device) (issuance.DeviceID, error) {
-	id, err := s.knownDevice(t, call, issuance.Device{Serial: d.Serial, UDID: d.UDID, Labels: merged(nil, d.Labels)}, false)
+	id, err := s.knownDevice(t, call, issuance.Device{Serial: d.Serial, UDID: d.UDID, Labels: issuance.MergeLabels(nil, d.Labels)}, false)
 	if err != nil || len(d.Labels) == 0 {
 		return id, err
 	}
@@ -184,7 +184,7 @@ func (s *Store) renderedDevice(t *tx, call issuance.Call, d issuance.Device) (is
 	if err != nil {
 		return id, err
 	}
-	labels := merged(known.Labels, d.Labels)
+	labels := issuance.MergeLabels(known.Labels, d.Labels)
 	if maps.Equal(labels, known.Labels) {
 		return id, nil
 	}
@@ -194,19 +194,6 @@ func (s *Store) renderedDevice(t *tx, call issuance.Call, d issuance.Device) (is
 	}
 	n, err := t.exec(`UPDATE devices SET labels = ?, revision = revision + 1 WHERE id = ?`, text, string(id))
 	return id, changedOne(n, err, "labels of a known device")
-}
-
-// merged are labels with others added or put in place of those of the same name; an empty value
-// changes nothing.
-func merged(labels, with map[string]string) map[string]string {
-	all := make(map[string]string, len(labels)+len(with))
-	maps.Copy(all, labels)
-	for name, value := range with {
-		if value != "" {
-			all[name] = value
-		}
-	}
-	return all
 }
 
 // putCredential stores a credential's row: a new one, or one that is still at the revision that was

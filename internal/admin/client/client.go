@@ -26,11 +26,11 @@ const MaxAnswer = 32 << 20
 
 // Problem is an answer that refuses (RFC 9457).
 type Problem struct {
-	Status int             // HTTP status
-	Title  string          // the status in words
-	Detail string          // what is wrong with this request
-	Check  string          // stable name of the failed check
-	Errors []ProblemDetail // what is wrong with which member, for a malformed request
+	Status int             `json:"-"`      // HTTP status, the answer's own
+	Title  string          `json:"title"`  // the status in words
+	Detail string          `json:"detail"` // what is wrong with this request
+	Check  string          `json:"check"`  // stable name of the failed check
+	Errors []ProblemDetail `json:"errors"` // what is wrong with which member, for a malformed request
 }
 
 // ProblemDetail is one fault of a malformed request.
@@ -164,14 +164,8 @@ func problemOf(answer *http.Response, body []byte) *Problem {
 		p.Detail = fmt.Sprintf("the server answers %d %s without saying why; is it an Assay admin API?", p.Status, p.Title)
 		return p
 	}
-	var said struct {
-		Title  string          `json:"title"`
-		Detail string          `json:"detail"`
-		Check  string          `json:"check"`
-		Errors []ProblemDetail `json:"errors"`
-	}
-	if json.Unmarshal(body, &said) == nil {
-		p.Title, p.Detail, p.Check, p.Errors = said.Title, said.Detail, said.Check, said.Errors
+	if said := *p; json.Unmarshal(body, &said) == nil {
+		p = &said
 	}
 	return p
 }
