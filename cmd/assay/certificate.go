@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"assay/attest"
@@ -119,7 +117,7 @@ func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals) e
 		return err
 	}
 	if uncollected > 0 {
-		fmt.Fprintf(term.Out, "\n%d issued, never collected: the device does not have it and cannot ask again. Mint a new code and push the credential again.\n", uncollected)
+		fmt.Fprintf(term.Out, "\n%d issued, never collected: the device does not have it and cannot ask again. Renew the credential, or mint a new code.\n", uncollected)
 	}
 	return nil
 }
@@ -193,7 +191,7 @@ func (c *certificateShow) print(term *terminal, d certificateDetail) {
 	list.add("superseded by", d.SupersededBy)
 	list.flush()
 	if d.Status == "valid" && d.CollectedAt == "" {
-		fmt.Fprintln(term.Out, "  issued, never collected: mint a new code and push the credential again")
+		fmt.Fprintln(term.Out, "  issued, never collected: renew the credential, or mint a new code")
 	}
 	if d.Facts != nil {
 		fmt.Fprintln(term.Out, "\nEvidence")
@@ -209,15 +207,8 @@ func (c *certificateShow) print(term *terminal, d certificateDetail) {
 // findCertificate finds a certificate by its id or its serial number, as any program writes it: with
 // or without colons and leading zeros, in either case.
 func findCertificate(ctx context.Context, api *client.Client, name string) (admin.CertificateDetail, error) {
-	if !strings.HasPrefix(name, "cert_") {
-		serial, ok := new(big.Int).SetString(strings.ReplaceAll(name, ":", ""), 16)
-		if !ok {
-			return admin.CertificateDetail{}, noSuchCertificate()
-		}
-		name = ca.FormatSerial(serial)
-	}
 	cert, err := api.Certificate(ctx, name)
-	if isProblem(err, http.StatusNotFound) {
+	if isProblem(err, http.StatusNotFound, http.StatusUnprocessableEntity) {
 		return admin.CertificateDetail{}, noSuchCertificate()
 	}
 	return cert, refused(err)

@@ -242,22 +242,10 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 	}
 	defer closeAPI()
 	table := newTable(term.Out, "codes", "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LAST REFUSAL", "LABELS")
-	for code, err := range api.Codes(ctx, client.CodeFilter{Status: c.Status, Serial: c.Serial, Directory: c.Directory}) {
-		if err != nil {
-			return refusedInput(err)
-		}
-		if g.JSON {
-			if err := writeJSON(term.Out, code); err != nil {
-				return err
-			}
-			continue
-		}
-		table.row(code.ID, code.Status, code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels))
-	}
-	if g.JSON {
-		return nil
-	}
-	return table.flush()
+	codes := api.Codes(ctx, client.CodeFilter{Status: c.Status, Serial: c.Serial, Directory: c.Directory})
+	return printList(term, g, codes, table, func(code admin.Code) []string {
+		return []string{code.ID, code.Status, code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels)}
+	})
 }
 
 // labelText writes labels in order of their names.

@@ -87,23 +87,10 @@ func (c *credentialList) Run(ctx context.Context, term *terminal, g *globals) er
 		filter.Device = device.ID
 	}
 	table := newTable(term.Out, "credentials", "ID", "TEMPLATE", "DEVICE", "STATE", "FETCHED", "RENEWS", "WHY")
-	for credential, err := range api.Credentials(ctx, filter) {
-		if err != nil {
-			return refusedInput(err)
-		}
-		if g.JSON {
-			if err := writeJSON(term.Out, credential); err != nil {
-				return err
-			}
-			continue
-		}
-		table.row(credential.ID, credential.Template, deviceText(credential.Serial, credential.UDID), credential.State,
-			rfc3339(credential.FetchedAt), rfc3339(credential.RenewsAt), credential.Diagnosis.Stage)
-	}
-	if g.JSON {
-		return nil
-	}
-	return table.flush()
+	return printList(term, g, api.Credentials(ctx, filter), table, func(credential admin.Credential) []string {
+		return []string{credential.ID, credential.Template, deviceText(credential.Serial, credential.UDID), credential.State,
+			rfc3339(credential.FetchedAt), rfc3339(credential.RenewsAt), credential.Diagnosis.Stage}
+	})
 }
 
 type credentialShow struct {
@@ -331,25 +318,12 @@ func (c *credentialTemplates) Run(ctx context.Context, term *terminal, g *global
 	}
 	defer closeAPI()
 	table := newTable(term.Out, "templates", "NAME", "DIRECTORY", "FOR", "FETCHED BY", "RENEWED BEFORE", "NEEDS")
-	for template, err := range api.Templates(ctx) {
-		if err != nil {
-			return refusedInput(err)
-		}
-		if g.JSON {
-			if err := writeJSON(term.Out, template); err != nil {
-				return err
-			}
-			continue
-		}
+	return printList(term, g, api.Templates(ctx), table, func(template admin.Template) []string {
 		fetchedBy := "anybody with its URL"
 		if template.Authentication == "MDM" {
 			fetchedBy = "its device (MDM identity)"
 		}
-		table.row(template.Name, template.Directory, strings.Join(template.Targets, " "), fetchedBy, template.RenewBefore,
-			strings.Join(template.Placeholders, " "))
-	}
-	if g.JSON {
-		return nil
-	}
-	return table.flush()
+		return []string{template.Name, template.Directory, strings.Join(template.Targets, " "), fetchedBy, template.RenewBefore,
+			strings.Join(template.Placeholders, " ")}
+	})
 }

@@ -92,26 +92,14 @@ func (c *deviceList) Run(ctx context.Context, term *terminal, g *globals) error 
 	}
 	defer closeAPI()
 	table := newTable(term.Out, "devices", "ID", "SERIAL", "UDID", "ATTESTED", "KNOWN SINCE", "LABELS")
-	for device, err := range api.Devices(ctx, client.DeviceFilter{Serial: c.Serial, UDID: c.UDID}) {
-		if err != nil {
-			return refusedInput(err)
-		}
-		if g.JSON {
-			if err := writeJSON(term.Out, device); err != nil {
-				return err
-			}
-			continue
-		}
+	devices := api.Devices(ctx, client.DeviceFilter{Serial: c.Serial, UDID: c.UDID})
+	return printList(term, g, devices, table, func(device admin.Device) []string {
 		attested := "no"
 		if device.Attested {
 			attested = "yes"
 		}
-		table.row(device.ID, printable(device.Serial), printable(device.UDID), attested, rfc3339(device.CreatedAt), labelText(device.Labels))
-	}
-	if g.JSON {
-		return nil
-	}
-	return table.flush()
+		return []string{device.ID, printable(device.Serial), printable(device.UDID), attested, rfc3339(device.CreatedAt), labelText(device.Labels)}
+	})
 }
 
 type deviceLabel struct {

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
 	"time"
+
+	"assay/internal/issuance"
 )
 
 // maxInput is the largest file that a command reads whole.
@@ -48,21 +48,12 @@ type lifetime time.Duration
 const maxLifetime = 365 * 24 * time.Hour
 
 func (l *lifetime) UnmarshalText(text []byte) error {
-	s := string(text)
-	d, err := time.ParseDuration(s)
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		var n int
-		n, err = strconv.Atoi(days)
-		d = time.Duration(n) * 24 * time.Hour
-		if n > int(maxLifetime/(24*time.Hour)) {
-			d = maxLifetime + 1 // the multiplication may have overflowed
-		}
-	}
+	d, err := issuance.ParseLifetime(string(text))
 	if err != nil {
-		return fmt.Errorf("%q is no duration such as 90m, 24h or 30d", s)
+		return err
 	}
 	if d <= 0 || d > maxLifetime {
-		return fmt.Errorf("%q is not between 1s and 365d", s)
+		return fmt.Errorf("%q is not between 1s and 365d", text)
 	}
 	*l = lifetime(d)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/user"
 	"strconv"
@@ -105,6 +106,24 @@ func (t *table) row(cells ...string) {
 		cells[n] = cmp.Or(cell, "-")
 	}
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
+
+// printList prints what the API lists: an object a line for scripts, else a row of the table each.
+func printList[T any](term *terminal, g *globals, things iter.Seq2[T, error], t *table, cells func(T) []string) error {
+	for thing, err := range things {
+		if err != nil {
+			return refusedInput(err)
+		}
+		if !g.JSON {
+			t.row(cells(thing)...)
+		} else if err := writeJSON(term.Out, thing); err != nil {
+			return err
+		}
+	}
+	if g.JSON {
+		return nil
+	}
+	return t.flush()
 }
 
 func (t *table) flush() error {

@@ -134,16 +134,8 @@ func (a *API) mint(m *MintCode, at string) (issuance.Mint, *Problem) {
 
 // directory is the name of an ACME directory: the given one, or for "" the only one or "default".
 func (a *API) directory(name string) (string, *Problem) {
-	if name == "" && len(a.config.Directories) == 1 {
-		return a.config.Directories[0], nil
-	}
-	if name == "" {
-		name = "default"
-	}
-	for _, one := range a.config.Directories {
-		if one == name {
-			return name, nil
-		}
+	if chosen, ok := issuance.ChooseDirectory(a.config.Directories, name); ok {
+		return chosen, nil
 	}
 	return "", refuse(http.StatusNotFound, "directory-known", "there is no such directory: there are %s", strings.Join(a.config.Directories, ", "))
 }

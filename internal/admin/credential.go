@@ -57,8 +57,8 @@ func (a *API) credentialOf(ctx context.Context, d *issuance.Delivery) (Credentia
 	}
 	out := Credential{
 		ID: string(c.ID), Template: c.Template, Directory: c.Directory, Device: string(c.Device), Serial: d.Device.Serial, UDID: d.Device.UDID,
-		Revision: c.Revision, State: string(found.State), Diagnosis: Diagnosis{Stage: string(found.Stage), Text: found.Text, Advice: found.Advice}, Code: string(c.Code), CodeStatus: string(d.Code.StatusAt(now)),
-		ExpiresAt: d.Code.ExpiresAt, FetchedAt: d.Document.FetchedAt, Certificate: string(c.Certificate), RenderedAt: c.RenderedAt, WithdrawnAt: c.WithdrawnAt,
+		Revision: c.Revision, State: string(found.State), Diagnosis: Diagnosis{Stage: string(found.Stage), Text: found.Text, Advice: found.Advice},
+		Code: string(c.Code), CodeStatus: string(d.Code.StatusAt(now)), ExpiresAt: d.Code.ExpiresAt, FetchedAt: d.Document.FetchedAt, Certificate: string(c.Certificate), RenderedAt: c.RenderedAt, WithdrawnAt: c.WithdrawnAt,
 		AssetIdentifier: delivery.AssetIdentifier(c.ID), AssetToken: c.AssetToken,
 		ConfigurationIdentifier: delivery.ConfigurationIdentifier(c.ID), ConfigurationToken: c.ConfigurationToken,
 		PushedAt: c.PushedAt, PushError: c.PushError, Report: reportOf(c.Report),

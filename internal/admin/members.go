@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"assay/internal/issuance"
 )
 
 // Limits of what is written down of a device, as in lists of devices.
@@ -70,39 +71,11 @@ func checkText(text string, most int) error {
 	return nil
 }
 
-// parseLifetime reads a positive duration such as 90m, 24h or 30d, of at most most.
+// parseLifetime reads how long something lives: longer than not at all, and at most so long.
 func parseLifetime(text string, most time.Duration) (time.Duration, error) {
-	var lifetime time.Duration
-	var err error
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		var n int
-		n, err = strconv.Atoi(days)
-		if n > int(most/(24*time.Hour)) {
-			return 0, fmt.Errorf("%q is longer than %s", text, most)
-		}
-		lifetime = time.Duration(n) * 24 * time.Hour
-	} else {
-		lifetime, err = time.ParseDuration(text)
+	lifetime, err := issuance.ParseLifetime(text)
+	if err == nil && (lifetime <= 0 || lifetime > most) {
+		err = fmt.Errorf("%.60q is not between 1s and %s", text, issuance.LifetimeText(most))
 	}
-	if err != nil || lifetime <= 0 {
-		return 0, fmt.Errorf("%q is no duration such as 90m, 24h or 30d", text)
-	}
-	if lifetime > most {
-		return 0, fmt.Errorf("%q is longer than %s", text, most)
-	}
-	return lifetime, nil
-}
-
-// lifetimeText writes a duration as people do, and as requests and templates take it: 30d, 90m.
-func lifetimeText(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d%day == 0:
-		return strconv.FormatInt(int64(d/day), 10) + "d"
-	case d%time.Hour == 0:
-		return strconv.FormatInt(int64(d/time.Hour), 10) + "h"
-	case d%time.Minute == 0:
-		return strconv.FormatInt(int64(d/time.Minute), 10) + "m"
-	}
-	return d.String()
+	return lifetime, err
 }

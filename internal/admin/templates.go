@@ -71,7 +71,7 @@ func templateOf(t *delivery.Template) Template {
 		out.Authentication = "MDM"
 	}
 	if t.RenewBefore != 0 {
-		out.RenewBefore = lifetimeText(t.RenewBefore)
+		out.RenewBefore = issuance.LifetimeText(t.RenewBefore)
 	}
 	return out
 }

@@ -20,7 +20,7 @@ const (
 	StateRefused   State = "refused"   // the server refused the device, or the device the server
 	StateEnrolled  State = "enrolled"  // the device has its certificate
 	StateRenewing  State = "renewing"  // a new code is out, and the certificate before is still valid
-	StateDead      State = "dead"      // nothing will happen by itself: it has to be renewed
+	StateDead      State = "dead"      // code or certificate came to their end; the diagnosis says whether somebody has to renew it
 	StateWithdrawn State = "withdrawn"
 )
 

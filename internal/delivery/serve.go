@@ -13,7 +13,7 @@ import (
 	"assay/internal/issuance"
 )
 
-// Names of the checks that a fetch must pass, beside those of CheckMDMIdentity. A document whose code
+// Names of the checks that a fetch must pass, beside those of MDMIdentity.Check. A document whose code
 // is dead is refused with "code-" and the code's status.
 const (
 	CheckListener = "listener" // documents with Authentication MDM are served by the MDM listener only, others by the main one only
@@ -42,8 +42,8 @@ func Handler(store Documents, log *slog.Logger, now func() time.Time) http.Handl
 }
 
 // MDMHandler serves documents with Authentication MDM at /credential/{secret}, each to the device
-// that it was made for: the one that shows the identity which the MDM gave it. Documents without it
-// refuses, because their declarations say that anybody who has the URL may fetch them elsewhere.
+// that it was made for: the one that shows the identity which the MDM gave it. Documents without are
+// refused, because their declarations say that anybody who has the URL may fetch them elsewhere.
 func MDMHandler(store Documents, identity *MDMIdentity, log *slog.Logger, now func() time.Time) http.Handler {
 	return &documentServer{store: store, identity: identity, log: logger(log), now: now}
 }

@@ -212,13 +212,8 @@ func (t *Templates) loadFile(file string) (*Template, error) {
 
 // resolveDirectory gives a template its directory: the one that it names, the only one, or "default".
 func (t *Templates) resolveDirectory(one *Template) error {
-	switch {
-	case one.Directory == "" && len(t.directories) == 1:
-		one.Directory = t.directories[0]
-	case one.Directory == "":
-		one.Directory = "default"
-	}
-	if !slices.Contains(t.directories, one.Directory) {
+	var ok bool
+	if one.Directory, ok = issuance.ChooseDirectory(t.directories, one.Directory); !ok {
 		return &TemplateError{Template: one.Name, Faults: []Fault{{Key: "directory",
 			Message: fmt.Sprintf("there is no directory %s; there are: %s", quote(one.Directory), strings.Join(t.directories, ", "))}}}
 	}

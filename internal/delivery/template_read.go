@@ -8,16 +8,17 @@ import (
 	"time"
 
 	"assay/credential"
+	"assay/internal/issuance"
 
 	"go.yaml.in/yaml/v4"
 )
 
 // Fault is one thing that is wrong with a template file.
 type Fault struct {
-	Line    int    `json:"line,omitempty"` // from 1; 0 if it concerns no place
-	Key     string `json:"key,omitempty"`  // such as document.KeySize or targets[0]
-	Message string `json:"message"`
-	Fix     string `json:"fix,omitempty"`
+	Line    int    // from 1; 0 if it concerns no place
+	Key     string // such as document.KeySize or targets[0]
+	Message string
+	Fix     string
 }
 
 func (f Fault) String() string {
@@ -300,34 +301,16 @@ func (r *templateReader) duration(n *yaml.Node, key string, least, most time.Dur
 		r.fault(n, key, form, "this is no duration")
 		return
 	}
-	d, err := time.ParseDuration(n.Value)
-	if days, ok := strings.CutSuffix(n.Value, "d"); ok {
-		var count uint64
-		count, err = strconv.ParseUint(days, 10, 16) // 16 bits of days do not overflow
-		d = time.Duration(count) * day
-	}
+	d, err := issuance.ParseLifetime(n.Value)
 	if err != nil {
 		r.fault(n, key, form, "%s is no duration", quote(n.Value))
 		return
 	}
 	if d < least || d > most {
-		r.fault(n, key, "", "%s is not between %s and %s", quote(n.Value), spell(least), spell(most))
+		r.fault(n, key, "", "%s is not between %s and %s", quote(n.Value), issuance.LifetimeText(least), issuance.LifetimeText(most))
 		return
 	}
 	*to = d
-}
-
-// spell writes a duration as the file does.
-func spell(d time.Duration) string {
-	switch {
-	case d >= day && d%day == 0:
-		return strconv.Itoa(int(d/day)) + "d"
-	case d > 0 && d%time.Hour == 0:
-		return strconv.Itoa(int(d/time.Hour)) + "h"
-	case d > 0 && d%time.Minute == 0:
-		return strconv.Itoa(int(d/time.Minute)) + "m"
-	}
-	return d.String()
 }
 
 // list returns the items of a list.

@@ -282,15 +282,12 @@ func (c *Config) checkListen() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return err
 	}
-	_, err := c.baseURL(c.Listen)
+	_, err := baseURL(c.URL, c.Listen)
 	return err
 }
 
-// baseURL is the https URL that devices reach the server at, when it listens on the address.
-func (c *Config) baseURL(address string) (string, error) { return baseURL(c.URL, address) }
-
-// baseURL is the configured URL, else the one of the address. An address that stands for all
-// interfaces names no host that a device could reach.
+// baseURL is the https URL of a listener: the configured one, else the one of its address. An address
+// that stands for all interfaces names no host that a device could reach.
 func baseURL(configured, address string) (string, error) {
 	if configured != "" {
 		return strings.TrimSuffix(configured, "/"), nil

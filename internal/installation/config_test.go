@@ -116,11 +116,11 @@ directories:
 
 func TestConfigBaseURLComesFromURLElseAddress(t *testing.T) {
 	c := &Config{}
-	if got, err := c.baseURL("127.0.0.1:4711"); err != nil || got != "https://127.0.0.1:4711" {
+	if got, err := baseURL(c.URL, "127.0.0.1:4711"); err != nil || got != "https://127.0.0.1:4711" {
 		t.Errorf("without url: %q, %v", got, err)
 	}
 	c.URL = "https://id.example.com/"
-	if got, err := c.baseURL("0.0.0.0:443"); err != nil || got != "https://id.example.com" {
+	if got, err := baseURL(c.URL, "0.0.0.0:443"); err != nil || got != "https://id.example.com" {
 		t.Errorf("with url: %q, %v", got, err)
 	}
 }

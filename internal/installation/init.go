@@ -215,7 +215,7 @@ func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
 		return nil, err
 	}
 	var err error
-	if result.BaseURL, err = c.baseURL(c.Listen); err != nil {
+	if result.BaseURL, err = baseURL(c.URL, c.Listen); err != nil {
 		return nil, err
 	}
 	result.DirectoryURL = server.DirectoryURL(result.BaseURL, "default")

@@ -21,10 +21,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -92,19 +90,12 @@ func (i *Installation) BaseURL() (string, error) {
 
 // Directory returns the named directory's configuration; "" is the only one, or "default".
 func (i *Installation) Directory(name string) (string, *Directory, error) {
-	if name == "" {
-		name = "default"
-		if len(i.Config.Directories) == 1 {
-			for only := range i.Config.Directories {
-				name = only
-			}
-		}
-	}
-	d, ok := i.Config.Directories[name]
+	names := i.directoryNames()
+	name, ok := issuance.ChooseDirectory(names, name)
 	if !ok {
-		return "", nil, fmt.Errorf("there is no directory %q in %s: it has %s", name, configFile, strings.Join(slices.Sorted(maps.Keys(i.Config.Directories)), ", "))
+		return "", nil, fmt.Errorf("there is no directory %q in %s: it has %s", name, configFile, strings.Join(names, ", "))
 	}
-	return name, d, nil
+	return name, i.Config.Directories[name], nil
 }
 
 // AddIssuer puts an issuing CA into service: it checks the chain against the key and stores a row. A

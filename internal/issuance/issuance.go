@@ -147,23 +147,23 @@ const (
 
 // Code is a one-time ClientIdentifier. Its value is not here: only its SHA-256 is stored.
 type Code struct {
-	ID              CodeID            `json:"id"`
-	Directory       string            `json:"directory"`
-	Status          CodeStatus        `json:"status"`
-	Device          DeviceID          `json:"device,omitempty"`
-	Serial          string            `json:"serial,omitempty"` // bound serial, "" if unbound
-	UDID            string            `json:"udid,omitempty"`   // bound UDID, "" if unbound
-	Labels          map[string]string `json:"labels,omitempty"`
-	AllowUnattested bool              `json:"allowUnattested,omitempty"`
-	Minted          *csr.Request      `json:"minted,omitempty"` // what the code's document asks for; nil without one
-	Order           OrderID           `json:"order,omitempty"`  // the order that claimed or consumed it
-	Certificate     CertificateID     `json:"certificate,omitempty"`
-	Tries           int               `json:"tries"` // refused challenges and refused decisions
-	LastRefusal     string            `json:"lastRefusal,omitempty"`
-	CreatedAt       time.Time         `json:"createdAt"`
-	ExpiresAt       time.Time         `json:"expiresAt"`
-	UsedAt          time.Time         `json:"usedAt,omitzero"`
-	RevokedAt       time.Time         `json:"revokedAt,omitzero"`
+	ID              CodeID
+	Directory       string
+	Status          CodeStatus
+	Device          DeviceID
+	Serial          string // bound serial, "" if unbound
+	UDID            string // bound UDID, "" if unbound
+	Labels          map[string]string
+	AllowUnattested bool
+	Minted          *csr.Request // what the code's document asks for; nil without one
+	Order           OrderID      // the order that claimed or consumed it
+	Certificate     CertificateID
+	Tries           int // refused challenges and refused decisions
+	LastRefusal     string
+	CreatedAt       time.Time
+	ExpiresAt       time.Time
+	UsedAt          time.Time
+	RevokedAt       time.Time
 }
 
 // StatusAt is the code's status at a time: CodeExpired for an unused code whose time is over, and
@@ -191,16 +191,16 @@ func (o *Order) StatusAt(now time.Time) OrderStatus {
 // Device is what issuance knows of a device: a serial and UDID that an operator expects or that
 // evidence attested.
 type Device struct {
-	ID       DeviceID          `json:"id"`
-	Serial   string            `json:"serial,omitempty"`
-	UDID     string            `json:"udid,omitempty"`
-	Labels   map[string]string `json:"labels,omitempty"`
-	Attested bool              `json:"attested"` // whether evidence ever established Serial and UDID
+	ID       DeviceID
+	Serial   string
+	UDID     string
+	Labels   map[string]string
+	Attested bool // whether evidence ever established Serial and UDID
 	// MDMFingerprint is the SHA-256 (lower-case hex) of the certificate that the device shows to its MDM,
 	// where the MDM registered it.
-	MDMFingerprint string    `json:"mdmFingerprint,omitempty"`
-	Revision       int       `json:"revision"` // raised by every change
-	CreatedAt      time.Time `json:"createdAt"`
+	MDMFingerprint string
+	Revision       int // raised by every change
+	CreatedAt      time.Time
 }
 
 // MergeLabels are labels with others added, or put in the place of those of the same name. An empty

@@ -1,0 +1,38 @@
+package issuance
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const day = 24 * time.Hour
+
+// ParseLifetime reads a duration as people write it: 90m, 24h, 30d.
+func ParseLifetime(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16) // 16 bits of days do not overflow
+		d = time.Duration(n) * day
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%.60q is no duration such as 90m, 24h or 30d", text)
+	}
+	return d, nil
+}
+
+// LifetimeText writes a duration as ParseLifetime reads it, in the largest unit of which it is a whole
+// number.
+func LifetimeText(d time.Duration) string {
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
+		if d >= unit.length && d%unit.length == 0 {
+			return strconv.FormatInt(int64(d/unit.length), 10) + unit.name
+		}
+	}
+	return d.String()
+}
