@@ -24,7 +24,7 @@ func (r inspectionReport) text(now time.Time) string {
 	var b strings.Builder
 	switch r.Kind {
 	case "":
-		fmt.Fprintf(&b, "Certificates, %d bytes\n", r.Size)
+		sayf(&b, "Certificates, %d bytes\n", r.Size)
 	case attest.None:
 		b.WriteString("Challenge response without evidence: the device did not attest\n")
 	case attest.Failed:
@@ -33,31 +33,31 @@ func (r inspectionReport) text(now time.Time) string {
 		fmt.Fprintf(&b, "Attestation object, %d bytes, format %q\n", r.Size, r.Format)
 	}
 	if r.DeviceError != "" {
-		fmt.Fprintf(&b, "  the device says  %s\n", r.DeviceError)
+		sayf(&b, "  the device says  %s\n", r.DeviceError)
 	}
 	if len(r.Members) > 0 {
-		fmt.Fprintf(&b, "  members          %s\n", strings.Join(r.Members, ", "))
+		sayf(&b, "  members          %s\n", strings.Join(r.Members, ", "))
 	}
 	for i, c := range r.Certificates {
 		writeCertificate(&b, i+1, c, now)
 	}
 	if r.Anchor != "" {
-		fmt.Fprintf(&b, "\nThe last certificate is signed by a known root: %s\n", r.Anchor)
+		sayf(&b, "\nThe last certificate is signed by a known root: %s\n", r.Anchor)
 	}
 	b.WriteString("\n")
 	for _, p := range r.Problems {
-		fmt.Fprintf(&b, "PROBLEM: %s\n", p)
+		sayf(&b, "PROBLEM: %s\n", p)
 	}
 	for _, w := range r.Warnings {
-		fmt.Fprintf(&b, "WARNING: %s\n", w)
+		sayf(&b, "WARNING: %s\n", w)
 	}
 	return b.String()
 }
 
 func writeCertificate(b *strings.Builder, number int, c attest.CertificateInfo, now time.Time) {
-	fmt.Fprintf(b, "\nCertificate %d (%s)\n", number, c.Role)
+	sayf(b, "\nCertificate %d (%s)\n", number, c.Role)
 	if c.Problem != "" {
-		fmt.Fprintf(b, "  PROBLEM: cannot be read: %s\n  SHA-256          %s\n", c.Problem, c.SHA256)
+		sayf(b, "  PROBLEM: cannot be read: %s\n  SHA-256          %s\n", c.Problem, c.SHA256)
 		return
 	}
 	validity := ""
@@ -72,19 +72,19 @@ func writeCertificate(b *strings.Builder, number int, c attest.CertificateInfo, 
 		{"valid", rfc3339(c.NotBefore) + " to " + rfc3339(c.NotAfter) + validity},
 		{"key", c.Key}, {"signed with", c.SignatureAlgorithm}, {"SHA-256", c.SHA256},
 	} {
-		fmt.Fprintf(b, "  %-16s %s\n", line[0], line[1])
+		sayf(b, "  %-16s %s\n", line[0], line[1])
 	}
 	for _, e := range c.Extensions {
 		critical := ""
 		if e.Critical {
 			critical = ", critical"
 		}
-		fmt.Fprintf(b, "  %s (%s%s)\n    value          %s\n", e.Name, e.OID, critical, e.Value)
+		sayf(b, "  %s (%s%s)\n    value          %s\n", e.Name, e.OID, critical, e.Value)
 		if e.Meaning != "" {
-			fmt.Fprintf(b, "    meaning        %s\n", e.Meaning)
+			sayf(b, "    meaning        %s\n", e.Meaning)
 		}
 		if e.Problem != "" {
-			fmt.Fprintf(b, "    PROBLEM: %s\n", e.Problem)
+			sayf(b, "    PROBLEM: %s\n", e.Problem)
 		}
 	}
 }
@@ -134,7 +134,7 @@ func (v verdict) text() string {
 		if v.Check == "" {
 			fmt.Fprintf(&b, "REFUSED: evidence is of kind %q\n", v.Kind)
 		} else {
-			fmt.Fprintf(&b, "REFUSED by check %s\n", v.Check)
+			sayf(&b, "REFUSED by check %s\n", v.Check)
 		}
 		line("found", v.Detail)
 		line("must hold", v.Meaning)
@@ -182,7 +182,7 @@ func printFacts(w io.Writer, f *attest.Facts) {
 // printLine writes a name and its value, if there is one.
 func printLine(w io.Writer, name, value string) {
 	if value != "" {
-		fmt.Fprintf(w, "  %-18s %s\n", name, value)
+		sayf(w, "  %-18s %s\n", name, value)
 	}
 }
 

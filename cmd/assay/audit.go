@@ -99,11 +99,11 @@ func printHistory(w io.Writer, rows []audit.Row, known ...string) {
 // printAudit writes one audit row as one line: when, what, why not, who, and the ids to go on with
 // but for those that are known.
 func printAudit(w io.Writer, r audit.Row, known ...string) {
-	fmt.Fprintf(w, "  %s  %-22s", rfc3339(r.Time), r.Action)
+	sayf(w, "  %s  %-22s", rfc3339(r.Time), r.Action)
 	if r.Outcome == audit.Refused {
-		fmt.Fprintf(w, "  REFUSED %s", r.Check)
+		sayf(w, "  REFUSED %s", r.Check)
 		if why := r.Detail["detail"]; why != "" {
-			fmt.Fprintf(w, ": %s", printable(why))
+			sayf(w, ": %s", why)
 		}
 	}
 	if r.Personal != nil {
@@ -125,7 +125,7 @@ func printAudit(w io.Writer, r audit.Row, known ...string) {
 		{"code", r.Code}, {"order", r.Order}, {"certificate", r.Certificate}, {"issuer", r.Issuer},
 	} {
 		if id.value != "" && !slices.Contains(known, id.value) {
-			fmt.Fprintf(w, "  %s=%s", id.name, id.value)
+			sayf(w, "  %s=%s", id.name, id.value)
 		}
 	}
 	fmt.Fprintln(w)

@@ -256,7 +256,7 @@ func (c *certificateRevoke) Run(ctx context.Context, term *terminal, g *globals)
 	if g.JSON {
 		return writeJSON(term.Out, lineOf(revoked))
 	}
-	fmt.Fprintf(term.Out, "Revoked %s (%s)\n", cert.ID, reason)
+	sayf(term.Out, "Revoked %s (%s)\n", cert.ID, reason)
 	tellOpenCredentials(ctx, term.Out, api, revoked.Device)
 	return nil
 }
@@ -272,7 +272,7 @@ func tellOpenCredentials(ctx context.Context, out io.Writer, api *client.Client,
 			return
 		}
 		if credential.CodeStatus == string(issuance.CodeUnused) {
-			fmt.Fprintf(out, "The device can still enrol with %s (%s). If it shall not: assay credential withdraw %s\n",
+			sayf(out, "The device can still enrol with %s (%s). If it shall not: assay credential withdraw %s\n",
 				credential.ID, credential.Template, credential.ID)
 		}
 	}

@@ -123,7 +123,7 @@ func (c *codeMint) mints(term *terminal) ([]admin.MintCode, error) {
 			if line > 0 {
 				where = "line " + strconv.Itoa(line) + ": "
 			}
-			fmt.Fprintf(term.Err, "warning: %sudid %s looks like a Mac's hardware UUID, which Apple never attests: "+
+			sayf(term.Err, "warning: %sudid %s looks like a Mac's hardware UUID, which Apple never attests: "+
 				"use the provisioning UDID, or --bind serial\n", where, m.UDID)
 		}
 		c.unbind(&m)
@@ -252,7 +252,7 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 func labelText(labels map[string]string) string {
 	names := make([]string, 0, len(labels))
 	for name, value := range labels {
-		names = append(names, printable(name+"="+value))
+		names = append(names, name+"="+value)
 	}
 	slices.Sort(names)
 	return strings.Join(names, " ")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -84,6 +85,9 @@ func (c *credentialCheck) Run(ctx context.Context, t *terminal, g *globals) erro
 			return err
 		}
 		data, err := readInput(t, name, maxInput)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		checked := checkedFile{File: name, Findings: credential.Findings{}}
 		if err != nil {
 			unreadable = append(unreadable, err)
@@ -183,10 +187,10 @@ func (p *findingPrinter) file(c checkedFile, again bool) error {
 	if again {
 		b.WriteString("\n")
 	}
-	b.WriteString(p.title.Render(c.File) + "\n")
+	b.WriteString(p.title.Render(printable(c.File)) + "\n")
 	p.findings(&b, c.Findings)
 	for _, target := range c.Targets {
-		b.WriteString("\n" + p.title.Render("for "+target.Target) + "\n")
+		b.WriteString("\n" + p.title.Render(printable("for "+target.Target)) + "\n")
 		switch {
 		case len(target.Findings) > 0:
 		case len(c.Findings.Errors()) > 0:
@@ -210,6 +214,17 @@ func (p *findingPrinter) findings(b *strings.Builder, f credential.Findings) {
 	}
 }
 
+// warn writes warnings, if there are any, and a blank line behind them.
+func (p *findingPrinter) warn(out io.Writer, f credential.Findings) error {
+	if len(f) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	p.findings(&b, f)
+	_, err := lipgloss.Fprint(out, b.String()+"\n")
+	return err
+}
+
 // finding writes one finding: where, what follows from it, how to mend it, and which rule says so.
 func (p *findingPrinter) finding(b *strings.Builder, label string, f credential.Finding) {
 	place := ""
@@ -219,7 +234,7 @@ func (p *findingPrinter) finding(b *strings.Builder, label string, f credential.
 	if f.Column > 0 {
 		place += fmt.Sprintf(", column %d", f.Column)
 	}
-	fmt.Fprintf(b, "  %s%s%s\n", label, p.path.Render(f.Path), p.faint.Render(place))
+	fmt.Fprintf(b, "  %s%s%s\n", label, p.path.Render(printable(f.Path)), p.faint.Render(place))
 	p.paragraph(b, f.Message, lipgloss.NewStyle())
 	if f.Fix != "" {
 		p.paragraph(b, "fix: "+f.Fix, lipgloss.NewStyle())
@@ -233,7 +248,7 @@ func (p *findingPrinter) paragraph(b *strings.Builder, text string, style lipglo
 	if p.width > 0 {
 		text = lipgloss.Wrap(text, p.width-len(indent), "")
 	}
-	for line := range strings.SplitSeq(text, "\n") {
+	for line := range strings.SplitSeq(printableLines(text), "\n") {
 		b.WriteString(indent + style.Render(line) + "\n")
 	}
 }
@@ -246,7 +261,7 @@ func (p *findingPrinter) summary(c checkedFile) string {
 	if c.Errors > 0 {
 		style = p.bad
 	}
-	return style.Render(c.File + ": " + counted(c.Errors, "error") + ", " + counted(c.Warnings, "warning"))
+	return style.Render(printable(c.File) + ": " + counted(c.Errors, "error") + ", " + counted(c.Warnings, "warning"))
 }
 
 // counted writes a number with its noun: no errors, 1 error, 2 errors.

@@ -43,11 +43,14 @@ type profileFlags struct {
 func (credentialDeclare) Help() string {
 	return `Gives a device the credential of a template and prints the declarations for the MDM, a JSON array: the
 asset com.apple.asset.credential.acme and the configuration com.apple.configuration.security.identity. What
-stands already is printed again, byte for byte; nothing is declared twice. The declarations hold the
-document's secret URL, and a profile holds the code itself.
+stands already is printed again, byte for byte; nothing is declared twice, and what was withdrawn, or whose
+code was revoked, is refused (credential renew brings it back). The declarations hold the document's secret
+URL, and a profile holds the code itself.
 
 With --from each device is one line of JSON (or its files, with --out). A row that cannot be declared stops
-nothing: it is reported with its line and the reason. Run it again after mending: what stands costs little.
+nothing: --report writes it with assay_line, assay_check and assay_error before the list's own columns. Mend
+the rows there and hand the report in as a list: those three columns are left out when it is read. A cell
+that a spreadsheet would take for a formula has an apostrophe before it: take that away, too.
 
 Examples:
   assay credential declare --dir ./a --template wifi --serial C02XEXAMPLE1 --label owner=sam@example.com
@@ -65,13 +68,18 @@ func (c *credentialDeclare) Run(ctx context.Context, term *terminal, g *globals)
 	if err != nil {
 		return usage(err)
 	}
+	failures, err := newFailureReport(c.Report)
+	if err != nil {
+		return usage(fmt.Errorf("--report: %w", err))
+	}
+	defer failures.discard()
 	if c.Out != "" {
 		if err := os.MkdirAll(c.Out, 0o700); err != nil {
 			return usage(fmt.Errorf("--out: %w", err))
 		}
 	}
 	if c.From != "" {
-		return c.declareList(ctx, term, g)
+		return c.declareList(ctx, term, g, failures)
 	}
 	api, closeAPI, err := c.open(ctx, term)
 	if err != nil {
@@ -89,15 +97,19 @@ func (c *credentialDeclare) Run(ctx context.Context, term *terminal, g *globals)
 	if c.Activation {
 		declared.Declarations = append(declared.Declarations, activation(declared))
 	}
+	var unpushed error // what was declared is printed all the same
 	if c.Push {
-		if err := pushed(ctx, api, &declared); err != nil {
-			return err
-		}
+		unpushed = pushed(ctx, api, &declared)
 	}
 	if c.Profile {
-		return c.profile(ctx, term, g, api, declared, sign)
+		err = c.profile(ctx, term, g, api, declared, sign)
+	} else {
+		err = c.print(term, g, declared, fresh, unpushed == nil)
 	}
-	return c.print(term, g, declared, fresh)
+	if err != nil {
+		return err
+	}
+	return unpushed
 }
 
 // check refuses flags that do not go together.
@@ -139,7 +151,7 @@ func pushed(ctx context.Context, api *client.Client, c *admin.Credential) error 
 }
 
 // print writes a device's declarations.
-func (c *credentialDeclare) print(term *terminal, g *globals, declared admin.Credential, fresh bool) error {
+func (c *credentialDeclare) print(term *terminal, g *globals, declared admin.Credential, fresh, pushed bool) error {
 	var files []string
 	if c.Out != "" {
 		var err error
@@ -158,10 +170,10 @@ func (c *credentialDeclare) print(term *terminal, g *globals, declared admin.Cre
 	if fresh {
 		how = "declared; the device has to fetch it before " + rfc3339(declared.ExpiresAt)
 	}
-	if c.Push {
+	if c.Push && pushed {
 		how += "; pushed at " + rfc3339(declared.PushedAt)
 	}
-	fmt.Fprintf(term.Err, "credential %s (%s on %s) %s\n", declared.ID, declared.Template, deviceText(declared.Serial, declared.UDID), how)
+	sayf(term.Err, "credential %s (%s on %s) %s\n", declared.ID, declared.Template, deviceText(declared.Serial, declared.UDID), how)
 	if c.Out != "" {
 		for _, file := range files {
 			fmt.Fprintln(term.Out, file)

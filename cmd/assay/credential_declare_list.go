@@ -54,6 +54,7 @@ type listRun struct {
 	failures *failureReport
 	progress *listProgress
 	sum      listSummary
+	unpushed error // there is no MDM to push to, which is asked once
 
 	rows []inventory.Row // the batch
 	size int             // its bytes in a request
@@ -61,7 +62,7 @@ type listRun struct {
 
 // declareList runs a list to its end, or to what stops it: then what came before is declared and
 // reported all the same.
-func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *globals) error {
+func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *globals, failures *failureReport) error {
 	list, size, closeList, err := openList(term, c.From)
 	if err != nil {
 		return usage(err)
@@ -72,11 +73,6 @@ func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *
 		return err
 	}
 	defer closeAPI()
-	failures, err := newFailureReport(c.Report)
-	if err != nil {
-		return usage(err)
-	}
-	defer failures.discard()
 	r := &listRun{credentialDeclare: c, api: api, failures: failures, progress: newListProgress(term, c.From, list, size)}
 	if c.Out == "" {
 		r.out = bufio.NewWriter(term.Out)
@@ -93,12 +89,15 @@ func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *
 	if err := r.tell(term, g); err != nil {
 		return err
 	}
-	if _, hinted := errors.AsType[*hinted](stopped); stopped != nil && !hinted {
+	_, advised := errors.AsType[*hinted](stopped)
+	switch {
+	case stopped != nil && !advised && r.sum.Declared+r.sum.Stood > 0:
 		return withHint(stopped, "run it again: what was declared stands, and costs little")
-	} else if stopped != nil {
+	case stopped != nil:
 		return stopped
-	}
-	if r.sum.Failed > 0 {
+	case r.unpushed != nil:
+		return r.unpushed
+	case r.sum.Failed > 0:
 		return no()
 	}
 	return nil
@@ -107,6 +106,11 @@ func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *
 // run declares every row.
 func (r *listRun) run(ctx context.Context, list io.Reader) error {
 	for row, err := range inventory.ReadCSV(list) {
+		if row.Columns != nil {
+			if err := r.failures.begin(row.Columns); err != nil {
+				return err
+			}
+		}
 		if unusable, ok := errors.AsType[*inventory.RowError](err); ok {
 			r.sum.Devices++
 			if err := r.fail(row, "row", unusable.Err.Error()); err != nil {
@@ -226,9 +230,11 @@ func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.Decl
 	if err != nil {
 		return err
 	}
-	if r.Push && (credential.PushError != "" || credential.PushedAt.Before(credential.RenderedAt)) {
+	if r.Push && r.unpushed == nil && (credential.PushError != "" || credential.PushedAt.Before(credential.RenderedAt)) {
 		if err := pushed(ctx, r.api, &credential); isProblem(err, http.StatusUnauthorized, http.StatusForbidden) {
 			return err
+		} else if isProblem(err, http.StatusConflict) {
+			r.unpushed = err
 		} else if err != nil {
 			return r.fail(row, "push", err.Error())
 		}
@@ -243,7 +249,7 @@ func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.Decl
 
 func (r *listRun) fail(row inventory.Row, check, text string) error {
 	r.sum.Failed++
-	return r.failures.add(failedRow{Line: row.Line, Serial: row.Serial, UDID: row.UDID, Check: check, Error: text})
+	return r.failures.add(failedRow{Row: row, Check: check, Error: text})
 }
 
 // tell summarises: to people on standard error, to scripts where the lines do not stand already.

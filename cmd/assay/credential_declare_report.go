@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -16,20 +17,21 @@ import (
 
 // failedRow is a row of a list that could not be declared.
 type failedRow struct {
-	Line         int // in the list
-	Serial, UDID string
+	Row          inventory.Row
 	Check, Error string
 }
 
 // maxToldFailures is how many failed rows the summary names.
 const maxToldFailures = 10
 
-// failureReport collects failed rows: the first for people, all for the file that was asked for. The
+// failureReport collects failed rows: the first for people, all for the file that was asked for, each as it
+// stood in the list behind what was wrong with it, so that the file can be mended and read as a list. The
 // file appears at the end, whole.
 type failureReport struct {
 	first []failedRow
 	file  *atomicFile // nil: none was asked for
 	csv   *csv.Writer
+	begun bool // whether the header is written
 }
 
 // newFailureReport begins a report now, so that one that cannot be written stops nothing half-way.
@@ -41,8 +43,24 @@ func newFailureReport(name string) (*failureReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &failureReport{file: file, csv: csv.NewWriter(file)}
-	return r, r.csv.Write([]string{"line", "serial", "udid", "check", "error"})
+	return &failureReport{file: file, csv: csv.NewWriter(file)}, nil
+}
+
+// begin writes the header, once the list's columns are known.
+func (r *failureReport) begin(columns []string) error {
+	if r.file == nil || r.begun {
+		return nil
+	}
+	r.begun = true
+	return r.write(inventory.ReportColumns, columns)
+}
+
+func (r *failureReport) write(ours, fields []string) error {
+	cells := slices.Concat(ours, fields)
+	for i, cell := range cells {
+		cells[i] = inventory.CSVCell(cell)
+	}
+	return r.csv.Write(cells)
 }
 
 func (r *failureReport) add(f failedRow) error {
@@ -52,13 +70,16 @@ func (r *failureReport) add(f failedRow) error {
 	if r.file == nil {
 		return nil
 	}
-	return r.csv.Write([]string{strconv.Itoa(f.Line), inventory.CSVCell(f.Serial), inventory.CSVCell(f.UDID), inventory.CSVCell(f.Check), inventory.CSVCell(f.Error)})
+	return r.write([]string{strconv.Itoa(f.Row.Line), f.Check, f.Error}, f.Row.Fields)
 }
 
 // publish puts the file under its name.
 func (r *failureReport) publish() error {
 	if r.file == nil {
 		return nil
+	}
+	if err := r.begin(nil); err != nil { // of a list without rows
+		return err
 	}
 	r.csv.Flush()
 	if err := r.csv.Error(); err != nil {
@@ -77,7 +98,7 @@ func (r *failureReport) discard() {
 // tell names the first failed rows.
 func (r *failureReport) tell(w io.Writer, failed int) {
 	for _, f := range r.first {
-		fmt.Fprintf(w, "  line %d: %s\n", f.Line, printable(f.Error))
+		sayf(w, "  line %d: %s\n", f.Row.Line, f.Error)
 	}
 	if more := failed - len(r.first); more > 0 && r.file == nil {
 		fmt.Fprintf(w, "  and %d more: --report FILE lists all\n", more)

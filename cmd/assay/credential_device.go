@@ -21,8 +21,7 @@ type credentialName struct {
 
 const withdrawn = "withdrawn"
 
-// find returns the credentials that are named. Of a device's, withdrawn ones count only if their
-// template is named.
+// find returns the credentials that are named, withdrawn ones too.
 func (n *credentialName) find(ctx context.Context, api *client.Client) ([]admin.Credential, error) {
 	switch {
 	case (n.ID == "") == (n.Device == ""):
@@ -45,9 +44,7 @@ func (n *credentialName) find(ctx context.Context, api *client.Client) ([]admin.
 		if err != nil {
 			return nil, refused(err)
 		}
-		if credential.State != withdrawn || n.Template != "" {
-			found = append(found, credential)
-		}
+		found = append(found, credential)
 	}
 	if len(found) == 0 {
 		return nil, noBecause(withHint(errors.New("the device has no such credential"), "`assay credential declare --template NAME` gives it one"))
@@ -116,7 +113,7 @@ func (c *credentialShow) Run(ctx context.Context, term *terminal, g *globals) er
 		if n > 0 {
 			fmt.Fprintln(term.Out)
 		}
-		fmt.Fprintf(term.Out, "Device %s (%s)\n", deviceText(credential.Serial, credential.UDID), credential.Device)
+		sayf(term.Out, "Device %s (%s)\n", deviceText(credential.Serial, credential.UDID), credential.Device)
 		printCredential(term.Out, credential)
 		return nil
 	})
@@ -150,17 +147,23 @@ type credentialRenew struct {
 func (credentialRenew) Help() string {
 	return `Makes a new code, document and declarations under the same Identifiers. The device notices by the new
 ServerToken, once the MDM has the declarations; its present certificate stays valid until it has collected
-the new one. Of a device without --template all credentials are renewed.
+the new one. Of a device without --template all credentials are renewed but those that were withdrawn; named by
+--template or id, a withdrawn one comes back under its Identifiers.
 
 Examples:
   assay credential renew --dir ./a --device C02XEXAMPLE1
   assay credential renew --dir ./a cred_06e3… --push
 
-Exit codes: 0 renewed; 1 there is no such credential, or it cannot be renewed; 2 wrong flags; 3 failed.`
+Exit codes: 0 renewed; 1 there is no such credential, all were withdrawn, or it cannot be renewed; 2 wrong flags; 3 failed.`
 }
 
 func (c *credentialRenew) Run(ctx context.Context, term *terminal, g *globals) error {
-	return c.each(ctx, term, &c.credentialName, func(api *client.Client, n int, before admin.Credential) error {
+	shown, passed := 0, ""
+	err := c.each(ctx, term, &c.credentialName, func(api *client.Client, _ int, before admin.Credential) error {
+		if before.State == withdrawn && c.ID == "" && c.Template == "" {
+			passed = before.Template
+			return nil
+		}
 		_, tag, err := api.Credential(ctx, before.ID)
 		if err != nil {
 			return refused(err)
@@ -178,20 +181,24 @@ func (c *credentialRenew) Run(ctx context.Context, term *terminal, g *globals) e
 			}
 			after.Declarations = declarations
 		}
+		if shown++; shown > 1 && !g.JSON {
+			fmt.Fprintln(term.Out)
+		}
 		if g.JSON {
 			return writeJSON(term.Out, after)
-		}
-		if n > 0 {
-			fmt.Fprintln(term.Out)
 		}
 		printRenewal(term.Out, before, after, c.Push)
 		return nil
 	})
+	if err == nil && shown == 0 {
+		return noBecause(withHint(errors.New("all credentials of the device were withdrawn"), "--template %s brings that one back", passed))
+	}
+	return err
 }
 
 // printRenewal says what changed, and what the MDM has to be given again.
 func printRenewal(w io.Writer, before, after admin.Credential, pushed bool) {
-	fmt.Fprintf(w, "Renewed %s (%s on %s)\n", after.ID, after.Template, deviceText(after.Serial, after.UDID))
+	sayf(w, "Renewed %s (%s on %s)\n", after.ID, after.Template, deviceText(after.Serial, after.UDID))
 	list := newFields(w)
 	list.add("revision", fmt.Sprintf("%d, before %d", after.Revision, before.Revision))
 	list.add("code", after.Code, "before "+before.Code)
@@ -203,70 +210,17 @@ func printRenewal(w io.Writer, before, after admin.Credential, pushed bool) {
 		{after.ConfigurationIdentifier, before.ConfigurationToken, after.ConfigurationToken},
 	} {
 		if d.before == d.after {
-			fmt.Fprintf(w, "  unchanged  %s\n", d.identifier)
+			sayf(w, "  unchanged  %s\n", d.identifier)
 			continue
 		}
-		fmt.Fprintf(w, "  new        %s  ServerToken %s\n", d.identifier, d.after)
+		sayf(w, "  new        %s  ServerToken %s\n", d.identifier, d.after)
 		changed = append(changed, d.identifier)
 	}
 	if pushed {
-		fmt.Fprintf(w, "Pushed at %s\n", rfc3339(after.PushedAt))
+		sayf(w, "Pushed at %s\n", rfc3339(after.PushedAt))
 	} else if len(changed) > 0 {
-		fmt.Fprintf(w, "Next: give the MDM %s again (assay credential push %s, or credential declare)\n", strings.Join(changed, " and "), after.ID)
+		sayf(w, "Next: give the MDM %s again (assay credential push %s, or credential declare)\n", strings.Join(changed, " and "), after.ID)
 	}
-}
-
-type credentialWithdraw struct {
-	connection
-	credentialName
-	Push bool `help:"Take its declarations out of the MDM that the server pushes to, now instead of within a minute."`
-}
-
-func (credentialWithdraw) Help() string {
-	return `Takes a template away from a device: its unused code is revoked, and nothing is delivered or renewed any
-more. A certificate that the device has stays valid: revoke that by ` + "`assay certificate revoke`" + `, and take
-the declarations out of the MDM. Declaring the template again brings the credential back.
-
-Example:
-  assay credential withdraw --dir ./a --device C02XEXAMPLE1 --template wifi --push
-
-Exit codes: 0 withdrawn; 1 there is no such credential; 2 wrong flags; 3 failed.`
-}
-
-func (c *credentialWithdraw) Run(ctx context.Context, term *terminal, g *globals) error {
-	if c.Device != "" && c.Template == "" {
-		return usage(errors.New("--device needs --template: say which of its credentials is withdrawn"))
-	}
-	return c.each(ctx, term, &c.credentialName, func(api *client.Client, _ int, credential admin.Credential) error {
-		if credential.State == withdrawn {
-			return noBecause(fmt.Errorf("credential %s is withdrawn already, since %s", credential.ID, rfc3339(credential.WithdrawnAt)))
-		}
-		gone, err := api.Withdraw(ctx, credential.ID, "")
-		if err != nil {
-			return refused(err)
-		}
-		if c.Push {
-			if err := pushed(ctx, api, &gone); err != nil {
-				return fmt.Errorf("withdrew %s, but the MDM still has it: %w", gone.ID, err)
-			}
-		}
-		if g.JSON {
-			return writeJSON(term.Out, gone)
-		}
-		fmt.Fprintf(term.Out, "Withdrew %s (%s from %s)\n", gone.ID, gone.Template, deviceText(gone.Serial, gone.UDID))
-		switch {
-		case c.Push:
-			fmt.Fprintln(term.Out, "Its declarations were taken out of the MDM")
-		case !gone.PushedAt.IsZero():
-			fmt.Fprintf(term.Out, "The server takes its declarations out of the MDM within a minute; now: assay credential push %s\n", gone.ID)
-		default:
-			fmt.Fprintf(term.Out, "Next: take %s and %s out of the MDM\n", gone.ConfigurationIdentifier, gone.AssetIdentifier)
-		}
-		if gone.Certificate != "" {
-			fmt.Fprintf(term.Out, "      certificate %s is still valid: assay certificate revoke %s\n", gone.Certificate, gone.Certificate)
-		}
-		return nil
-	})
 }
 
 type credentialPush struct {
@@ -276,7 +230,7 @@ type credentialPush struct {
 
 func (credentialPush) Help() string {
 	return `Pushes a credential's declarations to the MDM that the configuration names under push, as the server does
-by itself after each rendering.
+by itself after each rendering; takes them back there where the credential was withdrawn.
 
 Example:
   assay credential push --dir ./a --device C02XEXAMPLE1
@@ -293,7 +247,11 @@ func (c *credentialPush) Run(ctx context.Context, term *terminal, g *globals) er
 		if g.JSON {
 			return writeJSON(term.Out, pushed)
 		}
-		fmt.Fprintf(term.Out, "Pushed %s (%s to %s) at %s\n", pushed.ID, pushed.Template, deviceText(pushed.Serial, pushed.UDID), rfc3339(pushed.PushedAt))
+		if pushed.State == withdrawn {
+			sayf(term.Out, "Took %s (%s of %s) out of the MDM at %s\n", pushed.ID, pushed.Template, deviceText(pushed.Serial, pushed.UDID), rfc3339(pushed.PushedAt))
+			return nil
+		}
+		sayf(term.Out, "Pushed %s (%s to %s) at %s\n", pushed.ID, pushed.Template, deviceText(pushed.Serial, pushed.UDID), rfc3339(pushed.PushedAt))
 		return nil
 	})
 }

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/term"
-
 	"assay/credential"
 	"assay/internal/delivery"
 	"assay/internal/installation"
@@ -69,8 +67,15 @@ func (c *credentialNew) Run(_ context.Context, t *terminal, g *globals) error {
 	if _, err := os.Lstat(path); path != "-" && err == nil {
 		return usage(fmt.Errorf("%s exists; it was not changed", path))
 	}
-	if f, ok := t.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !g.JSON {
-		if err := c.ask(&questions{in: bufio.NewReader(t.In), out: t.Err}); err != nil {
+	name := templateNameOf(path)
+	if path == "-" {
+		name = c.Name
+	}
+	if typed(t.In) && !g.JSON {
+		if err := c.trial(name); err != nil { // before anybody answers for nothing
+			return breaksRule(err)
+		}
+		if err := c.ask(newQuestions(t.In, t.Err)); err != nil {
 			return err
 		}
 	}
@@ -78,17 +83,19 @@ func (c *credentialNew) Run(_ context.Context, t *terminal, g *globals) error {
 	if err != nil {
 		return usage(err)
 	}
-	name := templateNameOf(path)
-	if path == "-" {
-		name = c.Name
-	}
 	text, err := choices.Encode(name)
 	if err != nil {
-		return noBecause(fmt.Errorf("such a template would break a rule; nothing was written: %w", err))
+		return breaksRule(err)
+	}
+	template, err := delivery.ParseTemplate(name, text)
+	if err != nil {
+		return err
 	}
 	if path == "-" {
-		_, err := t.Out.Write(text)
-		return err
+		if _, err := t.Out.Write(text); err != nil {
+			return err
+		}
+		return newFindingPrinter(t).warn(t.Err, template.Warnings())
 	}
 	if err := writeNewFile(path, text, 0o600); errors.Is(err, fs.ErrExist) {
 		return usage(fmt.Errorf("%s exists; it was not changed", path))
@@ -97,11 +104,15 @@ func (c *credentialNew) Run(_ context.Context, t *terminal, g *globals) error {
 	}
 	if g.JSON {
 		return writeJSON(t.Out, struct {
-			Template string `json:"template"`
-			File     string `json:"file"`
-		}{name, path})
+			Template string              `json:"template"`
+			File     string              `json:"file"`
+			Warnings credential.Findings `json:"warnings"`
+		}{name, path, nonNil(template.Warnings())})
 	}
 	fmt.Fprintf(t.Out, "Wrote %s\n\n", path)
+	if err := newFindingPrinter(t).warn(t.Out, template.Warnings()); err != nil {
+		return err
+	}
 	if c.Dir == "" {
 		fmt.Fprintf(t.Out, "Next: assay credential check %s\n      copy it to DIR/credentials/%s.yaml of an installation\n", path, name)
 		return nil
@@ -109,6 +120,10 @@ func (c *credentialNew) Run(_ context.Context, t *terminal, g *globals) error {
 	fmt.Fprintf(t.Out, "Next: assay credential declare --dir %s --template %s --serial SERIAL\n", c.Dir, name)
 	fmt.Fprintln(t.Out, "      A running server knows it within a second.")
 	return nil
+}
+
+func breaksRule(err error) error {
+	return noBecause(fmt.Errorf("such a template would break a rule; nothing was written: %w", err))
 }
 
 // path is where the template goes.
@@ -152,31 +167,30 @@ type questions struct {
 	out io.Writer
 }
 
-// ask explains a choice and returns the answer, or the default for an empty line. Answers that
-// accept refuses are asked for again.
-func (q *questions) ask(explanation, name, byDefault string, accept func(string) error) (string, error) {
+func newQuestions(in io.Reader, out io.Writer) *questions {
+	return &questions{in: bufio.NewReader(in), out: out}
+}
+
+// ask explains a choice and hands the answer, or the default for an empty line, to take. Answers that it
+// refuses are asked for again.
+func (q *questions) ask(explanation, name, byDefault string, take func(string) error) error {
 	fmt.Fprintf(q.out, "\n%s\n", explanation)
 	for {
 		fmt.Fprintf(q.out, "%s [%s]: ", name, byDefault)
 		line, err := q.in.ReadString('\n')
 		answer := strings.TrimSpace(line)
 		if err != nil && (answer == "" || !errors.Is(err, io.EOF)) {
-			return "", noBecause(errors.New("no answer; nothing was written"))
+			fmt.Fprintln(q.out)
+			return noBecause(errors.New("no answer; nothing was written"))
 		}
 		if answer == "" {
 			answer = byDefault
 		}
-		if err := accept(answer); err != nil {
-			fmt.Fprintf(q.out, "  %v\n", err)
-			continue
+		if err = take(answer); err == nil {
+			return nil
 		}
-		return answer, nil
+		sayf(q.out, "  %v\n", err)
 	}
-}
-
-func (q *questions) yes(explanation, name string) (bool, error) {
-	answer, err := q.ask(explanation, name, "yes", oneOf("yes", "y", "no", "n"))
-	return strings.HasPrefix(strings.ToLower(answer), "y"), err
 }
 
 // oneOf accepts some words, in any case.
@@ -200,18 +214,6 @@ func list(answer string) []string {
 	return parts
 }
 
-// each accepts a list whose parts are all accepted.
-func each(accept func(string) error) func(string) error {
-	return func(answer string) error {
-		for _, part := range list(answer) {
-			if err := accept(part); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
 // keys are the keys that a template may ask for, strongest first where the hardware keeps them.
 var keys = map[string]struct {
 	kind     credential.KeyType
@@ -220,79 +222,6 @@ var keys = map[string]struct {
 }{
 	"P-256": {credential.EC, 256, true}, "P-384": {credential.EC, 384, true}, "P-521": {credential.EC, 521, false},
 	"RSA-2048": {credential.RSA, 2048, false}, "RSA-3072": {credential.RSA, 3072, false}, "RSA-4096": {credential.RSA, 4096, false},
-}
-
-// ask asks for everything that no flag said.
-func (a *templateAnswers) ask(q *questions) (err error) {
-	if len(a.Platform) == 0 {
-		answer, err := q.ask("Platforms it is for, e.g. ios or macos:14,chip=M1; several with a semicolon. What such devices cannot do is then reported.",
-			"Platforms", "ios", each(func(s string) error { _, err := credential.ParseTarget(s); return err }))
-		if err != nil {
-			return err
-		}
-		a.Platform = list(answer)
-	}
-	if a.Key == "" {
-		names := []string{"P-256", "P-384", "P-521", "RSA-2048", "RSA-3072", "RSA-4096"}
-		answer, err := q.ask("P-256 and P-384 keys are made in the Secure Enclave and never leave it; P-521 and RSA keys are in software and prove nothing.",
-			"Key", "P-384", oneOf(names...))
-		if err != nil {
-			return err
-		}
-		a.Key = strings.ToUpper(answer)
-	}
-	if a.Attest == nil && keys[a.Key].hardware {
-		yes, err := q.yes("Attested: Apple vouches that this very device made this very key. Chips before A11, S4 and M1 cannot.", "Attest")
-		if err != nil {
-			return err
-		}
-		a.Attest = &yes
-	}
-	if len(a.Subject) == 0 {
-		answer, err := q.ask("Subject as TYPE=VALUE, several with a semicolon; {device.serial}, {device.udid} and {device.labels.NAME} are filled in.",
-			"Subject", "CN={device.serial}", each(func(s string) error { _, err := attribute(s); return err }))
-		if err != nil {
-			return err
-		}
-		a.Subject = list(answer)
-	}
-	if a.Email == "" && a.DNS == "" && a.UPN == "" {
-		if err := a.askNames(q); err != nil {
-			return err
-		}
-	}
-	if a.Authentication == "" {
-		answer, err := q.ask("Who may fetch the document: None, whoever has its unguessable URL; MDM, only the device with its MDM identity (needs mdm: in assay.yaml).",
-			"Authentication", "None", oneOf("None", "MDM"))
-		if err != nil {
-			return err
-		}
-		a.Authentication = map[string]string{"none": "None", "mdm": "MDM"}[strings.ToLower(answer)]
-	}
-	return nil
-}
-
-// askNames asks for names beside the subject.
-func (a *templateAnswers) askNames(q *questions) error {
-	fields := map[string]*string{"email": &a.Email, "dns": &a.DNS, "upn": &a.UPN}
-	answer, err := q.ask("Other names: email=, dns= or upn=VALUE, several with a semicolon, e.g. email={device.labels.owner?} (left out where there is no owner).",
-		"Names", "none", func(answer string) error {
-			for _, part := range list(answer) {
-				name, value, found := strings.Cut(part, "=")
-				if answer != "none" && (!found || value == "" || fields[strings.TrimSpace(name)] == nil) {
-					return fmt.Errorf("%q is no email=, dns= or upn=VALUE", part)
-				}
-			}
-			return nil
-		})
-	if err != nil || answer == "none" {
-		return err
-	}
-	for _, part := range list(answer) {
-		name, value, _ := strings.Cut(part, "=")
-		*fields[strings.TrimSpace(name)] = strings.TrimSpace(value)
-	}
-	return nil
 }
 
 // attribute splits TYPE=VALUE.

@@ -9,18 +9,18 @@ import (
 
 // printDecision writes a decision with its reasons, one a line.
 func printDecision(w io.Writer, d *policy.Decision) {
-	fmt.Fprintf(w, "  outcome  %s\n", d.Outcome)
+	sayf(w, "  outcome  %s\n", d.Outcome)
 	for _, reason := range d.Reasons {
 		mark := "yes"
 		if !reason.Passed {
 			mark = "NO "
 		}
-		fmt.Fprintf(w, "  %s  %-28s %s\n", mark, reason.Check, reason.Detail)
+		sayf(w, "  %s  %-28s %s\n", mark, reason.Check, reason.Detail)
 	}
 	if d.StandIn {
 		fmt.Fprintln(w, "  WARNING: a stand-in authority attested this; it proves nothing about real hardware")
 	}
 	for _, dropped := range d.Dropped {
-		fmt.Fprintf(w, "  left out  %s (%s)\n", dropped.Field, dropped.Why)
+		sayf(w, "  left out  %s (%s)\n", dropped.Field, dropped.Why)
 	}
 }

@@ -186,7 +186,7 @@ func TestDeclareStopsWhereTheTokenEnds(t *testing.T) {
 	if !strings.Contains(errs, fmt.Sprintf("stopped before line %d of -: the token has expired", declareBatch+2)) || !strings.Contains(errs, "assay token list") {
 		t.Errorf("errors: %s", errs)
 	}
-	if data, err := os.ReadFile(report); err != nil || string(data) != "line,serial,udid,check,error\n" {
+	if data, err := os.ReadFile(report); err != nil || string(data) != "assay_line,assay_check,assay_error,serial\n" {
 		t.Errorf("report %q, %v", data, err)
 	}
 }

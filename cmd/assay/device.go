@@ -64,9 +64,9 @@ func noSuchDevice() error {
 // deviceText names a device for people: its serial, else its UDID.
 func deviceText(serial, udid string) string {
 	if serial != "" {
-		return printable(serial)
+		return serial
 	}
-	return printable(udid)
+	return udid
 }
 
 type deviceList struct {
@@ -98,7 +98,7 @@ func (c *deviceList) Run(ctx context.Context, term *terminal, g *globals) error 
 		if device.Attested {
 			attested = "yes"
 		}
-		return []string{device.ID, printable(device.Serial), printable(device.UDID), attested, rfc3339(device.CreatedAt), labelText(device.Labels)}
+		return []string{device.ID, device.Serial, device.UDID, attested, rfc3339(device.CreatedAt), labelText(device.Labels)}
 	})
 }
 

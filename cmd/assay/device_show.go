@@ -108,7 +108,7 @@ func (p *devicePage) addRefusal(row admin.AuditRow) {
 func (p *devicePage) print(term *terminal) {
 	printDevice(term, p.Device)
 	if len(p.Credentials) == 0 {
-		fmt.Fprintf(term.Out, "\nNo template was declared for it: assay credential declare --template NAME --serial %s\n", deviceText(p.Serial, p.UDID))
+		sayf(term.Out, "\nNo template was declared for it: assay credential declare --template NAME --serial %s\n", deviceText(p.Serial, p.UDID))
 	}
 	for _, credential := range p.Credentials {
 		fmt.Fprintln(term.Out)
@@ -135,8 +135,8 @@ func printDevice(term *terminal, d admin.Device) {
 	}
 	list := newFields(term.Out)
 	list.add("device", d.ID)
-	list.add("serial", printable(d.Serial), known)
-	list.add("UDID", printable(d.UDID), known)
+	list.add("serial", d.Serial, known)
+	list.add("UDID", d.UDID, known)
 	list.add("labels", labelText(d.Labels))
 	list.add("MDM identity", d.MDMFingerprint, "SHA-256")
 	list.addTime("known since", d.CreatedAt)
@@ -144,12 +144,12 @@ func printDevice(term *terminal, d admin.Device) {
 }
 
 func printCertificateLine(w io.Writer, c admin.Certificate) {
-	fmt.Fprintf(w, "  %s  %-9s  until %s", c.ID, c.Status, rfc3339(c.NotAfter))
+	sayf(w, "  %s  %-9s  until %s", c.ID, c.Status, rfc3339(c.NotAfter))
 	switch {
 	case c.SupersededBy != "":
-		fmt.Fprintf(w, "  superseded by %s", c.SupersededBy)
+		sayf(w, "  superseded by %s", c.SupersededBy)
 	case c.Status == "revoked":
-		fmt.Fprintf(w, "  revoked %s (%s)", rfc3339(c.RevokedAt), c.RevokedReason)
+		sayf(w, "  revoked %s (%s)", rfc3339(c.RevokedAt), c.RevokedReason)
 	case c.Status == "valid" && c.CollectedAt.IsZero():
 		fmt.Fprint(w, "  issued, never collected: the device does not have it")
 	}
@@ -159,12 +159,12 @@ func printCertificateLine(w io.Writer, c admin.Certificate) {
 // printCredential writes a credential as its device's page shows it: what happened and what to do come
 // first, the particulars after them.
 func printCredential(w io.Writer, c admin.Credential) {
-	lipgloss.Fprintf(w, "Credential %s: %s\n", headline.Render(c.Template), headline.Render(c.State))
+	lipgloss.Fprintf(w, "Credential %s: %s\n", headline.Render(printable(c.Template)), headline.Render(printable(c.State)))
 	if c.Diagnosis.Text != "" {
-		fmt.Fprintf(w, "  %s\n", printable(c.Diagnosis.Text))
+		sayf(w, "  %s\n", c.Diagnosis.Text)
 	}
 	if c.Diagnosis.Advice != "" {
-		fmt.Fprintf(w, "  To do: %s\n", printable(c.Diagnosis.Advice))
+		sayf(w, "  To do: %s\n", c.Diagnosis.Advice)
 	}
 	list := newFields(w)
 	list.add("credential", c.ID, fmt.Sprintf("revision %d, rendered %s", c.Revision, rfc3339(c.RenderedAt)))
@@ -183,7 +183,7 @@ func printCredential(w io.Writer, c admin.Credential) {
 	list.add("asset", c.AssetIdentifier, "ServerToken "+c.AssetToken)
 	list.add("configuration", c.ConfigurationIdentifier, "ServerToken "+c.ConfigurationToken)
 	list.addTime("pushed", c.PushedAt)
-	list.add("push failed", printable(c.PushError))
+	list.add("push failed", c.PushError)
 	list.flush()
 	printReport(w, c.Report)
 }
@@ -206,12 +206,12 @@ func printReport(w io.Writer, r *admin.Report) {
 		if part.state.Active {
 			active = "active"
 		}
-		list.add(part.name, printable(part.state.Valid)+", "+active)
+		list.add(part.name, part.state.Valid+", "+active)
 		for _, reason := range part.state.Reasons {
-			list.add("    because", printable(strings.Join(nonEmpty(reason.Code, reason.Description, reason.Details), ": ")))
+			list.add("    because", strings.Join(nonEmpty(reason.Code, reason.Description, reason.Details), ": "))
 		}
 	}
-	list.add("  certificate", printable(r.Installed), "SHA-256")
+	list.add("  certificate", r.Installed, "SHA-256")
 	list.flush()
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -119,6 +120,49 @@ func TestReadmeSessionWorksAsTyped(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{"evidence +attested", "subject +CN=FAKE00000001", "Credential wifi: enrolled", "(?m)^cert_\\w+ +valid +FAKE"} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("the session does not show %s:\n%s", want, out)
+		}
+	}
+}
+
+// TestAnyMDMSessionWorksAsTyped runs all commands of docs/with-any-mdm.md, in their order, against one server.
+func TestAnyMDMSessionWorksAsTyped(t *testing.T) {
+	const here, elsewhere, list = "--dir DIR", "https://id.example.com:8444", "serial,owner\nC02XEXAMPLE2,sam@example.com\n"
+	dir := t.TempDir()
+	if err := errors.Join(os.Symlink(must(os.Executable()), filepath.Join(dir, "assay")), os.WriteFile(filepath.Join(dir, "devices.csv"), []byte(list), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var session strings.Builder
+	commands := 0
+	for line := range strings.Lines(documents(t)["docs/with-any-mdm.md"]) {
+		typed, indented := strings.CutPrefix(line, "    ")
+		if !indented {
+			continue
+		}
+		commands++
+		typed = strings.TrimSpace(typed)
+		if strings.HasPrefix(typed, "assay device report ") { // the device reports the first asset
+			session.WriteString("cp id/certs/serving-root.pem .\n" +
+				`id=$(basename declarations/*.asset.json .json)` + "\n" +
+				`echo '{"StatusItems":{"management":{"declarations":{"assets":[{"identifier":"'$id'","active":true,"valid":"valid"}]}}}}' > report.json` + "\n")
+		}
+		session.WriteString("./" + strings.NewReplacer(here, "--dir ./id", elsewhere, `"$(cat id/admin.url)"`).Replace(typed) + "\n")
+	}
+	if commands < 8 {
+		t.Fatalf("docs/with-any-mdm.md has only %d commands:\n%s", commands, session.String())
+	}
+	text := "./assay init --dir ./id --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0\n./assay serve --dir ./id &\n" +
+		"trap 'kill $! 2>/dev/null || true' EXIT\nuntil [ -s id/admin.url ]; do sleep 0.05; done\n" + session.String()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, "sh", "-e")
+	command.Dir, command.Stdin, command.WaitDelay = dir, strings.NewReader(text), 10*time.Second
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{`(?m)^declarations/assay\.cred_\w+\.identity\.json$`, "devices.csv: 1 device: 1 declared", "Recorded for cred_", "Wrote wifi.mobileconfig", "Renewed cred_", "Credential wifi: delivered"} {
 		if !regexp.MustCompile(want).Match(out) {
 			t.Errorf("the session does not show %s:\n%s", want, out)
 		}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"time"
+
+	"golang.org/x/term"
 
 	"assay/internal/issuance"
 )
@@ -12,10 +15,57 @@ import (
 // maxInput is the largest file that a command reads whole.
 const maxInput = 64 << 20
 
+// interruptible is standard input for reads that end with the context: a terminal or pipe that delivers
+// nothing would hold them for ever.
+type interruptible struct {
+	ctx  context.Context
+	in   io.Reader
+	data []byte
+}
+
+// newInterruptible makes reads of in end with the context. Where one did, the rest of in is lost.
+func newInterruptible(ctx context.Context, in io.Reader) *interruptible {
+	return &interruptible{ctx: ctx, in: in}
+}
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if r.data == nil {
+		r.data = make([]byte, 64<<10)
+	}
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1) // the read that nobody waits for any more ends too, if ever
+	buffer := r.data[:min(len(p), len(r.data))]
+	go func() {
+		n, err := r.in.Read(buffer)
+		done <- result{n, err}
+	}()
+	select {
+	case <-r.ctx.Done():
+		return 0, r.ctx.Err()
+	case got := <-done:
+		return copy(p, buffer[:got.n]), got.err
+	}
+}
+
+// typed reports whether people type what is read.
+func typed(in io.Reader) bool {
+	if r, ok := in.(*interruptible); ok {
+		in = r.in
+	}
+	f, ok := in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // readInput reads a file of at most limit bytes; "-" is standard input.
-func readInput(term *terminal, name string, limit int64) ([]byte, error) {
+func readInput(t *terminal, name string, limit int64) ([]byte, error) {
 	if name == "-" {
-		return readAll(term.In, name, limit)
+		return readAll(t.In, name, limit)
 	}
 	return readFile(name, limit)
 }

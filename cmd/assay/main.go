@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -99,7 +100,8 @@ type cli struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], &terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now}))
+	context.AfterFunc(ctx, stop) // who interrupts again waits for nothing
+	os.Exit(run(ctx, os.Args[1:], &terminal{In: newInterruptible(ctx, os.Stdin), Out: os.Stdout, Err: os.Stderr, Now: time.Now}))
 }
 
 // run is the whole program: it parses the arguments, runs the command and returns the exit code.
@@ -128,7 +130,9 @@ func run(ctx context.Context, args []string, term *terminal) int {
 		return exited
 	}
 	if err != nil {
-		return report(term, usage(withHint(err, "`%s --help` says more", commandOf(err))))
+		// A flag that may be left out has "" among its values.
+		text := strings.Replace(err.Error(), `must be one of "",`, "must be one of ", 1)
+		return report(term, usage(withHint(errors.New(text), "`%s --help` says more", commandOf(err))))
 	}
 	return report(term, kctx.Run())
 }
@@ -156,9 +160,14 @@ func report(term *terminal, err error) int {
 	} else if _, ok := errors.AsType[*installation.ConfigError](err); ok {
 		code = exitUsage
 	}
-	fmt.Fprintln(term.Err, "assay:", err)
+	if errors.Is(err, context.Canceled) { // whatever it was at, it gave no answer
+		code = exitFailed
+		fmt.Fprintln(term.Err, "assay: interrupted:", printableLines(err.Error()))
+	} else {
+		fmt.Fprintln(term.Err, "assay:", printableLines(err.Error()))
+	}
 	if h, ok := errors.AsType[*hinted](err); ok {
-		fmt.Fprintln(term.Err, "hint:", h.hint)
+		fmt.Fprintln(term.Err, "hint:", printableLines(h.hint))
 	}
 	return code
 }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"os/user"
+	"reflect"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -38,7 +39,8 @@ func writeJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// fields writes "name  value  (remark)" lines in columns; empty values and remarks are left out.
+// fields writes "name  value  (remark)" lines in columns; empty values and remarks are left out, and all
+// are made printable.
 type fields struct{ w *tabwriter.Writer }
 
 func newFields(w io.Writer) *fields { return &fields{tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)} }
@@ -47,10 +49,10 @@ func (f *fields) add(name, value string, remark ...string) {
 	if value == "" {
 		return
 	}
-	fmt.Fprintf(f.w, "  %s\t%s", name, value)
+	fmt.Fprintf(f.w, "  %s\t%s", name, printable(value))
 	for _, r := range remark {
 		if r != "" {
-			fmt.Fprintf(f.w, "\t(%s)", r)
+			fmt.Fprintf(f.w, "\t(%s)", printable(r))
 		}
 	}
 	fmt.Fprintln(f.w)
@@ -74,6 +76,27 @@ func printable(s string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
+// printableLines is printable for a text of several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sayf is fmt.Fprintf for people: what stands among the values as text is made printable.
+func sayf(w io.Writer, format string, values ...any) {
+	for i, value := range values {
+		if err, ok := value.(error); ok {
+			values[i] = printable(err.Error())
+		} else if text := reflect.ValueOf(value); text.Kind() == reflect.String { // of whatever name
+			values[i] = printable(text.String())
+		}
+	}
+	fmt.Fprintf(w, format, values...)
+}
+
 // rfc3339 is a time as every output writes it: UTC, to the second; "" for none.
 func rfc3339(t time.Time) string {
 	if t.IsZero() {
@@ -83,7 +106,7 @@ func rfc3339(t time.Time) string {
 }
 
 // table is a list for people: a header and rows in columns, which appear at flush, or a sentence
-// where there are none. An empty cell is a dash.
+// where there are none. An empty cell is a dash, and every cell is made printable.
 type table struct {
 	out    io.Writer
 	w      *tabwriter.Writer
@@ -103,7 +126,7 @@ func (t *table) row(cells ...string) {
 	}
 	t.rows++
 	for n, cell := range cells {
-		cells[n] = cmp.Or(cell, "-")
+		cells[n] = cmp.Or(printable(cell), "-")
 	}
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }

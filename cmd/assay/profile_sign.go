@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 
@@ -22,6 +23,9 @@ func (f *profileFlags) signer(term *terminal) (func([]byte) ([]byte, error), err
 	secret, err := readPrivate(f.SignKey, maxCAFile)
 	if err != nil {
 		return nil, err
+	}
+	if block, _ := pem.Decode(secret); block != nil && (block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "") {
+		return nil, withHint(fmt.Errorf("--sign-key %s is encrypted: it is read without a passphrase", f.SignKey), "openssl pkey -in %s -out FILE writes it without one", f.SignKey)
 	}
 	pair, err := tls.X509KeyPair(certificates, secret)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"slices"
@@ -17,6 +18,9 @@ func isProblem(err error, statuses ...int) bool {
 // refused turns what the API refused into the command's end: a token that is not good enough is a
 // failure with a hint; a request that the API understood and does not grant is the answer no.
 func refused(err error) error {
+	if _, untrusted := errors.AsType[x509.UnknownAuthorityError](err); untrusted {
+		return withHint(err, trustHint)
+	}
 	problem, ok := errors.AsType[*client.Problem](err)
 	if !ok {
 		return err

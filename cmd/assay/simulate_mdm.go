@@ -76,7 +76,7 @@ func (c *simulateMDM) Run(ctx context.Context, term *terminal, g *globals) error
 		// A device goes on after a failure. The same one is told once.
 		if err := c.connect(ctx, device, teller); err != nil && ctx.Err() == nil && err.Error() != said {
 			said = err.Error()
-			fmt.Fprintf(term.Err, "assay: %v\n", err)
+			sayf(term.Err, "assay: %v\n", err)
 		} else if err == nil {
 			said = ""
 		}
@@ -232,16 +232,16 @@ func (s *syncTeller) event(e ddm.Event) {
 	switch {
 	case s.json:
 	case e.Err != nil:
-		fmt.Fprintf(s.term.Out, "FAILED: %s %s: %v\n", stepTexts[e.Step], e.Subject, e.Err)
+		sayf(s.term.Out, "FAILED: %s %s: %v\n", stepTexts[e.Step], e.Subject, e.Err)
 	default:
-		fmt.Fprintf(s.term.Out, "%s %s\n", stepTexts[e.Step], e.Subject)
+		sayf(s.term.Out, "%s %s\n", stepTexts[e.Step], e.Subject)
 	}
 }
 
 // acme shows what a device throws away: the problem that ended an enrolment.
 func (s *syncTeller) acme(e enroll.Event) {
 	if exchange, ok := e.(enroll.Exchanged); ok && exchange.Problem != nil && !s.json {
-		fmt.Fprintf(s.term.Out, "  %s %s: status %d: %s\n", exchange.Method, exchange.URL, exchange.Status, exchange.Problem)
+		sayf(s.term.Out, "  %s %s: status %d: %s\n", exchange.Method, exchange.URL, exchange.Status, exchange.Problem)
 	}
 }
 
@@ -253,15 +253,15 @@ func (s *syncTeller) outcome(device *ddm.Device, o *ddm.Outcome) {
 	}
 	switch {
 	case o == nil:
-		fmt.Fprintf(s.term.Out, "%s: the MDM has nothing for it\n", device.Device.Serial)
+		sayf(s.term.Out, "%s: the MDM has nothing for it\n", device.Device.Serial)
 	case len(o.Failed) > 0:
-		fmt.Fprintf(s.term.Out, "%s: %d of its assets could not be had; the MDM hears %s\n", device.Device.Serial, len(o.Failed), ddm.AssetCannotBeDownloaded)
+		sayf(s.term.Out, "%s: %d of its assets could not be had; the MDM hears %s\n", device.Device.Serial, len(o.Failed), ddm.AssetCannotBeDownloaded)
 	default:
 		var ids []string
 		for _, identity := range o.Enrolled {
 			ids = append(ids, "identity "+identity.Path()+", certificate "+identity.Serial)
 		}
-		fmt.Fprintf(s.term.Out, "%s: %s\n", device.Device.Serial, cmp.Or(strings.Join(ids, "; "), "in step with the MDM, no new identity"))
+		sayf(s.term.Out, "%s: %s\n", device.Device.Serial, cmp.Or(strings.Join(ids, "; "), "in step with the MDM, no new identity"))
 	}
 }
 

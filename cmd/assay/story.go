@@ -37,9 +37,9 @@ func (s *story) tell(step, sentence string, pairs ...string) {
 		return
 	}
 	s.count++
-	lipgloss.Fprintln(s.out, headline.Render(fmt.Sprintf("%2d  %s", s.count, sentence)))
+	lipgloss.Fprintln(s.out, headline.Render(fmt.Sprintf("%2d  %s", s.count, printable(sentence))))
 	for i := 0; i+1 < len(pairs); i += 2 {
-		lipgloss.Fprintln(s.out, "    "+faint.Render(fmt.Sprintf("%-22s", pairs[i]))+" "+pairs[i+1])
+		lipgloss.Fprintln(s.out, "    "+faint.Render(fmt.Sprintf("%-22s", pairs[i]))+" "+printable(pairs[i+1]))
 	}
 }
 

@@ -150,7 +150,7 @@ func (c *tokenList) Run(ctx context.Context, term *terminal, g *globals) error {
 			}
 			continue
 		}
-		table.row(line.ID, printable(line.Name), line.Status, line.ExpiresAt, cmp.Or(line.LastUsedAt, "never"), strings.Join(line.Scopes, " "))
+		table.row(line.ID, line.Name, line.Status, line.ExpiresAt, cmp.Or(line.LastUsedAt, "never"), strings.Join(line.Scopes, " "))
 	}
 	if g.JSON {
 		return nil
@@ -191,6 +191,6 @@ func (c *tokenRevoke) Run(ctx context.Context, term *terminal, g *globals) error
 	if g.JSON {
 		return writeJSON(term.Out, tokenLineOf(token, term.Now()))
 	}
-	fmt.Fprintf(term.Out, "Revoked %s (%s)\n", token.ID, token.Name)
+	sayf(term.Out, "Revoked %s (%s)\n", token.ID, token.Name)
 	return nil
 }

@@ -27,6 +27,7 @@ const (
 type use struct {
 	operator string           // who calls in this process, with all scopes; "" for the network
 	token    issuance.TokenID // whose token it is; "" for none that is known
+	dead     bool             // whether that token is over
 	check    string           // the failed check of a refused request
 	cause    error            // what the client is not told
 }
@@ -85,11 +86,11 @@ func (a *API) mayUse(ctx huma.Context) *Problem {
 	} else if err != nil {
 		return problemOf(fmt.Errorf("look the token up: %w", err))
 	}
-	u.token = token.ID
+	u.token, u.dead = token.ID, !token.LiveAt(a.config.Now())
 	if !token.RevokedAt.IsZero() {
 		return unauthorized("token-revoked", basic, "the token was revoked")
 	}
-	if !token.LiveAt(a.config.Now()) {
+	if u.dead {
 		return unauthorized("token-expired", basic, "the token has expired")
 	}
 	scope, ok := op.Metadata[scopeKey].(Scope)

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +53,7 @@ type API struct {
 	config Config
 	mux    *http.ServeMux
 	huma   huma.API
+	noted  sampler
 }
 
 // New makes the API.
@@ -159,29 +159,4 @@ func (a *API) noRoute(header http.Header, r *http.Request) *Problem {
 	}
 	header.Set("Allow", strings.Join(allowed, ", "))
 	return refuse(http.StatusMethodNotAllowed, "method", "the method must be %s here", strings.Join(allowed, " or "))
-}
-
-// account leaves an audit row of each use of a known token, and a log line of each refusal. Neither
-// holds anything of the request but its method and route.
-func (a *API) account(r *http.Request, u *use, route string, status int) {
-	request := r.Method + " " + route
-	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodDelete, http.MethodPut, http.MethodOptions}, r.Method) {
-		request = "(other) " + route // whoever calls may choose any method
-	}
-	log, ctx := a.config.Log, context.WithoutCancel(r.Context()) // the use is kept whether or not the client still listens
-	if u.token != "" {
-		tokenUse := issuance.TokenUse{Token: u.token, Request: request, Status: status, Check: u.check}
-		if err := a.config.Store.RecordTokenUse(ctx, issuance.Call{Now: a.config.Now(), From: r.RemoteAddr}, tokenUse); err != nil {
-			log.ErrorContext(ctx, "note use of token", "token", u.token, "request", request, "error", err)
-		}
-	}
-	if status < http.StatusBadRequest {
-		return
-	}
-	attrs := []any{"request", request, "status", status, "check", u.check, "token", u.token, "from", r.RemoteAddr}
-	if status < http.StatusInternalServerError {
-		log.WarnContext(ctx, "API request refused", attrs...)
-		return
-	}
-	log.ErrorContext(ctx, "API request failed", append(attrs, "error", u.cause)...)
 }

@@ -40,7 +40,9 @@ func TestRevokedCertificateNamesItsReason(t *testing.T) {
 	api := r.client(admin.CertificatesWrite)
 	cert := r.bench.Issued()
 	_, err := api.RevokeCertificate(t.Context(), cert.Serial, "boredom")
-	wantRefused(t, err, http.StatusUnprocessableEntity, "invalid-request")
+	if p := wantRefused(t, err, http.StatusUnprocessableEntity, "invalid-request"); !strings.Contains(p.Error(), "keyCompromise") || !strings.Contains(p.Error(), "aACompromise") {
+		t.Errorf("the problem does not name the reasons: %v", p)
+	}
 	got := must[admin.Certificate](t)(api.RevokeCertificate(t.Context(), cert.Serial, "cessationOfOperation"))
 	if got.Status != "revoked" || got.RevokedReason != "cessationOfOperation" || got.RevokedAt.IsZero() {
 		t.Errorf("got %+v", got)

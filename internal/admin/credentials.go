@@ -17,10 +17,10 @@ func (a *API) addCredentials() {
 	add(a, route{
 		method: http.MethodPost, path: "/credentials", id: "declare-credential", tag: "credentials", scope: CredentialsWrite,
 		summary:     "Declare a device's credential",
-		description: "Answers the device's credential with its declarations, for the MDM to deliver. What stands already (its code is alive, or was used for a certificate) is answered unchanged; otherwise a code, a document and the declarations are made.",
+		description: "Answers the device's credential with its declarations, for the MDM to deliver. What stands already (its code is alive, or was used for a certificate) is answered unchanged; otherwise a code, a document and the declarations are made. What a person ended (the credential was withdrawn, or its code revoked) is refused: renewing is what brings it back.",
 		also: map[int]string{
 			http.StatusCreated: "Rendered now.", http.StatusOK: "It stood already, unchanged.",
-			http.StatusConflict: "Serial number and UDID belong to different devices, or others keep changing the credential.",
+			http.StatusConflict: "Serial number and UDID belong to different devices, the credential was withdrawn, its code was revoked, or others keep changing it.",
 		},
 	}, a.declare)
 	add(a, route{
@@ -40,16 +40,16 @@ func (a *API) addCredentials() {
 	add(a, route{
 		method: http.MethodPost, path: "/credentials/{credential}/renew", id: "renew-credential", tag: "credentials", scope: CredentialsWrite,
 		summary:     "Renew a credential",
-		description: "A new code, document and declarations under the same Identifiers. The old certificate stays valid until the new one is collected.",
+		description: "A new code, document and declarations under the same Identifiers. The old certificate stays valid until the new one is collected. A credential that was withdrawn, or whose code was revoked, comes back by it.",
 		also: map[int]string{
-			http.StatusNotFound: noCredential, http.StatusConflict: "The credential was withdrawn, or a certificate is just being issued for its code.",
+			http.StatusNotFound: noCredential, http.StatusConflict: "A certificate is just being issued for its code.",
 			http.StatusPreconditionFailed: "The credential was changed since the ETag in If-Match was answered.",
 		},
 	}, a.renew)
 	add(a, route{
 		method: http.MethodDelete, path: "/credentials/{credential}", id: "withdraw-credential", tag: "credentials", scope: CredentialsWrite,
 		summary:     "Withdraw a credential",
-		description: "Its unused code is revoked, its document and declarations are erased, and nothing is renewed any more. Certificates stay valid: revoke them. Declared again, it comes back under the same Identifiers.",
+		description: "Its unused code is revoked, its document and declarations are erased, and nothing is renewed any more. Certificates stay valid: revoke them. Renewed, it comes back under the same Identifiers.",
 		also: map[int]string{
 			http.StatusNotFound: noCredential, http.StatusConflict: "A certificate is just being issued for its code.",
 			http.StatusPreconditionFailed: "The credential was changed since the ETag in If-Match was answered.",

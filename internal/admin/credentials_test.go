@@ -28,7 +28,7 @@ func TestDeclaredCredentialStandsUntilItIsRenewed(t *testing.T) {
 		first.AssetIdentifier != "assay."+first.ID+".asset" || !strings.Contains(string(first.Declarations[0]), first.AssetToken) {
 		t.Errorf("got %+v", first)
 	}
-	again, fresh, err := api.Declare(t.Context(), admin.DeclareOne{Template: "phone", Declare: admin.Declare{Serial: "C02XK1"}}, "")
+	again, fresh, err := api.Declare(t.Context(), admin.DeclareOne{Template: "wifi", Declare: admin.Declare{Serial: "C02XK1"}}, "")
 	if err != nil || fresh || cmp.Diff(first, again) != "" {
 		t.Errorf("declared again: fresh %t, %v, %s", fresh, err, cmp.Diff(first, again))
 	}
@@ -58,10 +58,10 @@ func TestDeclareRefusesByName(t *testing.T) {
 		check  string
 	}{
 		"unknown template": {admin.DeclareOne{Template: "watch", Declare: admin.Declare{Serial: "X"}}, 422, delivery.CheckTemplateKnown},
-		"nameless device":  {admin.DeclareOne{Template: "phone"}, 422, delivery.CheckDeviceNamed},
-		"lacking a value":  {admin.DeclareOne{Template: "phone", Declare: admin.Declare{UDID: "X"}}, 422, delivery.CheckRendering},
-		"two devices":      {admin.DeclareOne{Template: "phone", Declare: admin.Declare{Serial: "C02XK1", UDID: "UDID-C02XK2"}}, 409, delivery.CheckDeviceConflict},
-		"control":          {admin.DeclareOne{Template: "phone", Declare: admin.Declare{Serial: "A\tB"}}, 422, "device-named"},
+		"nameless device":  {admin.DeclareOne{Template: "wifi"}, 422, delivery.CheckDeviceNamed},
+		"lacking a value":  {admin.DeclareOne{Template: "wifi", Declare: admin.Declare{UDID: "X"}}, 422, delivery.CheckRendering},
+		"two devices":      {admin.DeclareOne{Template: "wifi", Declare: admin.Declare{Serial: "C02XK1", UDID: "UDID-C02XK2"}}, 409, delivery.CheckDeviceConflict},
+		"control":          {admin.DeclareOne{Template: "wifi", Declare: admin.Declare{Serial: "A\tB"}}, 422, "device-named"},
 		"no template":      {admin.DeclareOne{Declare: admin.Declare{Serial: "A"}}, 422, "invalid-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestDeclareRefusesByName(t *testing.T) {
 func TestDeclareAndRenewHappenOnceUnderOneKey(t *testing.T) {
 	r := newRig(t, nil)
 	api := r.client()
-	ask := admin.DeclareOne{Template: "phone", Declare: admin.Declare{Serial: "C02XK1"}}
+	ask := admin.DeclareOne{Template: "wifi", Declare: admin.Declare{Serial: "C02XK1"}}
 	got := make([]admin.Credential, 16)
 	var all sync.WaitGroup
 	for i := range got {
@@ -111,7 +111,7 @@ func TestBatchAnswersEachDeviceForItself(t *testing.T) {
 	r := newRig(t, nil)
 	api := r.client()
 	r.declare(api, "C02XK2")
-	batch := admin.DeclareBatch{Template: "phone", Devices: []admin.Declare{{Serial: "C02XK1"}, {Serial: "C02XK2"}, {}, {Serial: " x"}, {Serial: "C02XK3"}}}
+	batch := admin.DeclareBatch{Template: "wifi", Devices: []admin.Declare{{Serial: "C02XK1"}, {Serial: "C02XK2"}, {}, {Serial: " x"}, {Serial: "C02XK3"}}}
 	results := must[[]admin.DeclareResult](t)(api.DeclareBatch(t.Context(), batch, "batch"))
 	var got []string
 	for _, one := range results {
@@ -129,7 +129,7 @@ func TestBatchAnswersEachDeviceForItself(t *testing.T) {
 		t.Errorf("again: %+v", again[0])
 	}
 	r.wait(time.Second)
-	if listed := collect(t, api.Credentials(t.Context(), client.CredentialFilter{Template: "phone", State: "delivered"})); len(listed) != 3 || listed[0].Declarations != nil {
+	if listed := collect(t, api.Credentials(t.Context(), client.CredentialFilter{Template: "wifi", State: "delivered"})); len(listed) != 3 || listed[0].Declarations != nil {
 		t.Errorf("listed: %+v", listed)
 	}
 	if listed := collect(t, api.Credentials(t.Context(), client.CredentialFilter{State: "enrolled"})); len(listed) != 0 {
@@ -235,13 +235,17 @@ func TestWithdrawnCredentialDeliversNothingAndComesBack(t *testing.T) {
 	wantRefused(t, err, http.StatusConflict, "withdrawn")
 	_, err = api.Profile(t.Context(), c.ID)
 	wantRefused(t, err, http.StatusConflict, "withdrawn")
-	_, err = api.Renew(t.Context(), c.ID, "", "")
+	_, _, err = api.Declare(t.Context(), admin.DeclareOne{Template: "wifi", Declare: admin.Declare{Serial: "C02XK1"}}, "")
 	wantRefused(t, err, http.StatusConflict, "withdrawn")
 	_, err = api.Withdraw(t.Context(), "cred_x", "")
 	wantRefused(t, err, http.StatusNotFound, "not-found")
-	if back := r.declare(api, "C02XK1"); back.ID != c.ID || back.Revision <= renewed.Revision || back.AssetIdentifier != c.AssetIdentifier {
+	back := must[admin.Credential](t)(api.Renew(t.Context(), c.ID, "", ""))
+	if back.State != "delivered" || back.ID != c.ID || back.Revision <= renewed.Revision || back.AssetIdentifier != c.AssetIdentifier {
 		t.Errorf("came back as %+v", back)
 	}
+	must[admin.Code](t)(api.RevokeCode(t.Context(), back.Code))
+	_, _, err = api.Declare(t.Context(), admin.DeclareOne{Template: "wifi", Declare: admin.Declare{Serial: "C02XK1"}}, "")
+	wantRefused(t, err, http.StatusConflict, "code-revoked")
 }
 
 func TestChangeWhileACertificateIsIssuedIsNoLostUpdate(t *testing.T) {
@@ -254,11 +258,27 @@ func TestChangeWhileACertificateIsIssuedIsNoLostUpdate(t *testing.T) {
 	wantRefused(t, err, http.StatusConflict, "state-changed")
 	_, err = api.Renew(t.Context(), c.ID, tag, "")
 	wantRefused(t, err, http.StatusConflict, "state-changed")
+	_, err = api.Withdraw(t.Context(), c.ID, "") // without a condition none can fail
+	wantRefused(t, err, http.StatusConflict, "state-changed")
+	_, err = api.Renew(t.Context(), c.ID, "", "")
+	wantRefused(t, err, http.StatusConflict, "state-changed")
+}
+
+func TestIdempotencyKeyOfARenewalIsItsCredentialsAlone(t *testing.T) {
+	r := newRig(t, nil)
+	api := r.client()
+	a, b := r.declare(api, "C02XK1"), r.declare(api, "C02XK2")
+	must[admin.Credential](t)(api.Renew(t.Context(), a.ID, "", "renew"))
+	_, err := api.Renew(t.Context(), b.ID, "", "renew")
+	wantRefused(t, err, http.StatusUnprocessableEntity, "idempotency-key-reused")
+	if now, _, _ := api.Credential(t.Context(), b.ID); now.Revision != 1 {
+		t.Errorf("revision %d", now.Revision)
+	}
 }
 
 // document is a document written by hand.
 const handmade = `{"DirectoryURL":"https://x.example.com/","ClientIdentifier":"x","KeyType":"ECSECPrimeRandom","KeySize":384,
-	"HardwareBound":true,"Attest":true,"Subject":[[["CN","phone"]]]}`
+	"HardwareBound":true,"Attest":true,"Subject":[[["CN","wifi"]]]}`
 
 func TestPublishedDocumentIsTheSameAgainUnderItsKey(t *testing.T) {
 	r := newRig(t, nil)
@@ -378,10 +398,10 @@ func TestTemplatesAreShownWithTheirPlaceholders(t *testing.T) {
 	r := newRig(t, nil)
 	api := r.client(admin.TemplatesRead)
 	all := collect(t, api.Templates(t.Context()))
-	if len(all) != 2 || all[0].Name != "phone" || all[1].Name != "tablet" {
+	if len(all) != 2 || all[0].Name != "wifi" || all[1].Name != "wired" {
 		t.Fatalf("templates %+v", all)
 	}
-	one := must[admin.Template](t)(api.Template(t.Context(), "phone"))
+	one := must[admin.Template](t)(api.Template(t.Context(), "wifi"))
 	if one.Directory != "default" || one.Authentication != "None" || len(one.Placeholders) != 2 || len(one.Targets) != 1 || !strings.Contains(string(one.Document), "{device.serial}") {
 		t.Errorf("template %+v", one)
 	}
@@ -393,7 +413,7 @@ func TestTemplatesAreShownWithTheirPlaceholders(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &page); err != nil || len(page.Items) != 1 || page.Next == "" {
 		t.Fatalf("first page %s: %v", body, err)
 	}
-	if _, body := r.do("GET", "/templates?limit=1&cursor="+page.Next, token, ""); !strings.Contains(body, `"tablet"`) || strings.Contains(body, `"phone"`) || strings.Contains(body, `"next"`) {
+	if _, body := r.do("GET", "/templates?limit=1&cursor="+page.Next, token, ""); !strings.Contains(body, `"wired"`) || strings.Contains(body, `"wifi"`) || strings.Contains(body, `"next"`) {
 		t.Errorf("second page %s", body)
 	}
 }

@@ -25,7 +25,7 @@ func (a *API) addDeliveries() {
 		method: http.MethodGet, path: "/credentials/{credential}/profile", id: "show-profile", tag: "credentials", scope: DeclarationsRead,
 		summary:     "Fetch a credential as a profile",
 		description: "A .mobileconfig with a com.apple.security.acme payload and the server's CA certificates, signed where the server has a signing identity. It holds the code itself, so it can be had only while the code is alive.",
-		also:        map[int]string{http.StatusNotFound: noCredential, http.StatusConflict: "The credential was withdrawn, or its code is used, revoked or expired."},
+		also:        map[int]string{http.StatusNotFound: noCredential, http.StatusConflict: "The credential was withdrawn, its code is used, revoked or expired, or its template says authentication: MDM."},
 	}, a.showProfile)
 	add(a, route{
 		method: http.MethodPost, path: "/credentials/{credential}/push", id: "push-credential", tag: "credentials", scope: CredentialsWrite,
@@ -61,7 +61,7 @@ func (a *API) showDeclarations(ctx context.Context, in *declarationsInput) (*tag
 }
 
 func withdrawn() *Problem {
-	return refuse(http.StatusConflict, delivery.CheckWithdrawn, "the credential was withdrawn: declare it again")
+	return refuse(http.StatusConflict, delivery.CheckWithdrawn, "the credential was withdrawn: renew it to bring it back")
 }
 
 func (a *API) showProfile(ctx context.Context, in *CredentialPath) (*rawAnswer, error) {
@@ -71,6 +71,9 @@ func (a *API) showProfile(ctx context.Context, in *CredentialPath) (*rawAnswer, 
 	}
 	if !d.Credential.WithdrawnAt.IsZero() {
 		return nil, withdrawn()
+	}
+	if d.Document.MDM {
+		return nil, refuse(http.StatusConflict, "profile-authentication", "the template says authentication: MDM; a profile would hand the code to whoever has the file")
 	}
 	// Upkeep erases a dead document a while after its end.
 	if d.Code.StatusAt(a.config.Now()) != issuance.CodeUnused {

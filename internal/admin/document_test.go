@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"assay/internal/admin"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -180,6 +182,24 @@ func TestDocumentDescribesEveryRouteAndNoOther(t *testing.T) {
 				t.Errorf("%s %s is served: %t, described: %t (%d %s)", method, path, served, described, answer.StatusCode, body)
 			}
 		}
+	}
+}
+
+func TestDocumentIsTheOneThatWasAgreed(t *testing.T) {
+	const golden = "testdata/openapi.json"
+	_, got := newRig(t, nil).do("GET", "/openapi.json", "", "")
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("the public API changed. If that is meant, run `go test ./internal/admin -run Document -update`:\n%s", diff)
 	}
 }
 

@@ -127,6 +127,7 @@ func TestUnknownErrorsAreLoggedAndNotTold(t *testing.T) {
 	}{
 		"error":   {func() error { return errors.New("disk on fire") }, 500, "internal", "disk on fire"},
 		"panic":   {func() error { panic("index out of hand") }, 500, "internal", "index out of hand"},
+		"busy":    {func() error { return fmt.Errorf("write: %w", issuance.ErrOverloaded) }, 503, "overloaded", "store is overloaded"},
 		"ended":   {func() error { return fmt.Errorf("read: %w", context.Canceled) }, 503, "request-ended", "canceled"},
 		"timeout": {func() error { return context.DeadlineExceeded }, 503, "too-slow", "deadline"},
 	} {
@@ -135,6 +136,9 @@ func TestUnknownErrorsAreLoggedAndNotTold(t *testing.T) {
 			answer, body := r.do("GET", "/codes/code_x", token, "")
 			if answer.StatusCode != c.status || !strings.Contains(body, c.check) || strings.Contains(body, c.logged) {
 				t.Errorf("got %d %s", answer.StatusCode, body)
+			}
+			if retry := answer.Header.Get("Retry-After"); (retry == "1") != (c.check == "overloaded") {
+				t.Errorf("Retry-After: %q", retry)
 			}
 			if !strings.Contains(r.log.String(), c.logged) {
 				t.Errorf("not logged: %s", r.log.String())

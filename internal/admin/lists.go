@@ -2,6 +2,8 @@ package admin
 
 import (
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"iter"
 	"net/http"
 	"strings"
@@ -13,9 +15,13 @@ import (
 // times the limit. The page may then hold fewer things than asked for, and still name a next one.
 const scanFactor = 5
 
+// maxPage is the size in bytes of JSON at which a page ends, whatever its limit: the thing that reaches
+// it is its last.
+const maxPage = 4 << 20
+
 // Paging is the part of a list that is asked for.
 type Paging struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most so many things."`
+	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most so many things; fewer where they are large."`
 	Cursor string `query:"cursor" maxLength:"200" doc:"The answer's next, to go on behind it. Opaque."`
 }
 
@@ -63,12 +69,12 @@ func (l *listing[R, W]) read(p Paging) (*page[W], error) {
 		most *= scanFactor
 	}
 	out := &page[W]{Body: List[W]{Items: []W{}}}
-	read, last := 0, ""
+	read, size, last := 0, 0, ""
 	for row, err := range l.rows(issuance.Page{After: after, Limit: most + 1}) {
 		if err != nil {
 			return nil, err
 		}
-		if read == most || len(out.Body.Items) == p.Limit {
+		if read == most || len(out.Body.Items) == p.Limit || size >= maxPage {
 			out.Body.Next = cursorOf(last)
 			break
 		}
@@ -77,9 +83,14 @@ func (l *listing[R, W]) read(p Paging) (*page[W], error) {
 		if err != nil {
 			return nil, err
 		}
-		if wanted {
-			out.Body.Items = append(out.Body.Items, item)
+		if !wanted {
+			continue
 		}
+		text, err := json.Marshal(item)
+		if err != nil {
+			return nil, fmt.Errorf("measure %s: %w", last, err)
+		}
+		out.Body.Items, size = append(out.Body.Items, item), size+len(text)
 	}
 	return out, nil
 }

@@ -18,7 +18,7 @@ import (
 
 const manual = "../../docs/api.md"
 
-var updateManual = flag.Bool("update", false, "write the generated part of docs/api.md")
+var update = flag.Bool("update", false, "write the generated part of docs/api.md, and testdata/openapi.json")
 
 func TestManualListsScopesWithTheirRoutes(t *testing.T) {
 	d := newRig(t, nil).document
@@ -44,7 +44,7 @@ func TestManualListsScopesWithTheirRoutes(t *testing.T) {
 		t.Fatal("the manual has no place for scopes")
 	}
 	want := head + begin + table.String() + end + tail
-	if *updateManual {
+	if *update {
 		if err := os.WriteFile(manual, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -13,14 +13,14 @@ import (
 
 // Limits of what is written down of a device, as in lists of devices.
 const (
-	maxName   = 255     // bytes of a serial number or UDID
-	maxLabels = 64      // labels of one device
-	maxKey    = 64      // bytes of a label's name
-	maxValue  = 4 << 10 // bytes of a label's value
+	maxName  = 255     // bytes of a serial number or UDID
+	maxKey   = 64      // bytes of a label's name
+	maxValue = 4 << 10 // bytes of a label's value
 )
 
 // malformedMember is the refusal of one member of a request.
 func malformedMember(check, at, message string) *Problem {
+	message = shorten(message)
 	p := refuse(http.StatusUnprocessableEntity, check, "%s: %s", at, message)
 	p.Errors = []Fault{{Message: message, Location: at}}
 	return p
@@ -41,8 +41,11 @@ func checkDevice(serial, udid string, labels map[string]string, at string) *Prob
 }
 
 func checkLabels(labels map[string]string, at string) *Problem {
-	if len(labels) > maxLabels {
-		return malformedMember("labels", at+".labels", fmt.Sprintf("%d labels, but the limit is %d", len(labels), maxLabels))
+	if len(labels) > issuance.MaxLabels {
+		return malformedMember("labels", at+".labels", fmt.Sprintf("%d labels, but the limit is %d", len(labels), issuance.MaxLabels))
+	}
+	if n := issuance.LabelBytes(labels); n > issuance.MaxLabelBytes {
+		return malformedMember("labels", at+".labels", fmt.Sprintf("%d bytes of labels, but the limit is %d", n, issuance.MaxLabelBytes))
 	}
 	for name, value := range labels {
 		err := checkText(name, maxKey)
@@ -75,7 +78,7 @@ func checkText(text string, most int) error {
 func parseLifetime(text string, most time.Duration) (time.Duration, error) {
 	lifetime, err := issuance.ParseLifetime(text)
 	if err == nil && (lifetime <= 0 || lifetime > most) {
-		err = fmt.Errorf("%.60q is not between 1s and %s", text, issuance.LifetimeText(most))
+		err = fmt.Errorf("%.20q is not between 1s and %s", text, issuance.LifetimeText(most))
 	}
 	return lifetime, err
 }

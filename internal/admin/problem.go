@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"assay/credential"
@@ -13,6 +14,7 @@ import (
 	"assay/internal/issuance"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 )
 
 // maxFaults bounds the faults that one problem lists.
@@ -27,8 +29,9 @@ type Problem struct {
 	Check  string  `json:"check" doc:"Stable name of the failed check." example:"scope-missing"`
 	Errors []Fault `json:"errors,omitempty" nullable:"false" doc:"What is wrong with which member of a malformed request."`
 
-	challenge string // WWW-Authenticate
-	cause     error  // for the log
+	challenge  string // WWW-Authenticate
+	retryAfter string // Retry-After, in seconds
+	cause      error  // for the log
 }
 
 // Fault is one fault of a malformed request.
@@ -49,10 +52,13 @@ func (p *Problem) ContentType(string) string { return "application/problem+json"
 
 // GetHeaders are the headers that go with the problem.
 func (p *Problem) GetHeaders() http.Header {
-	if p.challenge == "" {
-		return nil
+	header := http.Header{}
+	for name, value := range map[string]string{"WWW-Authenticate": p.challenge, "Retry-After": p.retryAfter} {
+		if value != "" {
+			header.Set(name, value)
+		}
 	}
-	return http.Header{"Www-Authenticate": {p.challenge}}
+	return header
 }
 
 // refuse makes a problem of a check.
@@ -76,10 +82,14 @@ func init() {
 	huma.ValidateStrictCasing = true
 }
 
+// enumMessage begins huma's message of a value that is none of an enumeration's.
+var enumMessage, _, _ = strings.Cut(validation.MsgExpectedOneOf, "%s")
+
 // malformed is the problem of a request that huma refused. The refused values themselves are left out:
 // they may be secrets, and as large as the body.
 func malformed(status int, message string, errs ...error) huma.StatusError {
 	p := refuse(status, cmp.Or(malformedChecks[status], internalCheck), "%s", message)
+	tooMuch := false
 	if p.Check == internalCheck {
 		p.cause = errors.Join(errs...)
 		p.Detail = internalDetail
@@ -90,12 +100,25 @@ func malformed(status int, message string, errs ...error) huma.StatusError {
 			break
 		}
 		if detail, ok := errors.AsType[*huma.ErrorDetail](err); ok {
-			p.Errors = append(p.Errors, Fault{Message: detail.Message, Location: detail.Location})
+			p.Errors = append(p.Errors, Fault{Message: schemaMessage(detail.Message), Location: shorten(detail.Location)})
+			tooMuch = tooMuch || detail.Message == errTooManyElements.Error() || detail.Message == errTooManyValues.Error()
 		} else if err != nil {
-			p.Errors = append(p.Errors, Fault{Message: err.Error()})
+			p.Errors = append(p.Errors, Fault{Message: shorten(err.Error())})
 		}
 	}
+	if tooMuch { // it is JSON, and huma takes every error of a decoder for the opposite
+		p.Status, p.Title, p.Check = http.StatusUnprocessableEntity, http.StatusText(http.StatusUnprocessableEntity), malformedChecks[http.StatusUnprocessableEntity]
+	}
 	return p
+}
+
+// schemaMessage shortens a message of huma's, but for the choices of an enumeration: those are the
+// schema's own.
+func schemaMessage(message string) string {
+	if strings.HasPrefix(message, enumMessage) {
+		return message
+	}
+	return shorten(message)
 }
 
 // What a client learns of a failure of the server.
@@ -124,6 +147,9 @@ func problemOf(err error) *Problem {
 		p = refuse(http.StatusConflict, "state-changed", "it is not in a state that allows this, or was changed meanwhile")
 	case errors.Is(err, issuance.ErrOnceReused):
 		p = refuse(http.StatusUnprocessableEntity, "idempotency-key-reused", "another request was made under this Idempotency-Key")
+	case errors.Is(err, issuance.ErrOverloaded):
+		p = refuse(http.StatusServiceUnavailable, "overloaded", "too many changes wait already: nothing was changed; ask again in a second")
+		p.retryAfter = "1"
 	case errors.Is(err, context.Canceled):
 		p = refuse(http.StatusServiceUnavailable, "request-ended", "the request ended before it was answered")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -153,7 +179,7 @@ func deliveryProblem(err error) *Problem {
 		return nil
 	}
 	status := http.StatusUnprocessableEntity
-	if refused.Check == delivery.CheckDeviceConflict || refused.Check == delivery.CheckWithdrawn {
+	if slices.Contains([]string{delivery.CheckDeviceConflict, delivery.CheckWithdrawn, delivery.CheckCodeRevoked}, refused.Check) {
 		status = http.StatusConflict
 	}
 	return refuse(status, refused.Check, "%s", strings.TrimSpace(refused.Text))

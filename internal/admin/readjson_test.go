@@ -41,7 +41,7 @@ func FuzzReadJSON(f *testing.F) {
 // FuzzCursor holds that no cursor panics, and that one that is taken is the one that the list makes.
 func FuzzCursor(f *testing.F) {
 	f.Add(cursorOf("code_06dqsacf5vp69c5xkykvz2nn4r"))
-	f.Add(cursorOf("template:phone"))
+	f.Add(cursorOf("template:wifi"))
 	f.Add("")
 	f.Add("MTpjb2Rl")
 	f.Fuzz(func(t *testing.T, cursor string) {

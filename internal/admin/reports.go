@@ -51,9 +51,9 @@ func (a *API) reportNanoMDM(ctx context.Context, in *rawInput) (*statusAnswer, e
 
 // checkReport refuses what is no JSON, or is nested so deep that only an attack is.
 func checkReport(data []byte) *Problem {
-	if err := checkJSON(data); err != nil {
+	if err := checkJSON(data, unbounded, unbounded); err != nil {
 		p := refuse(http.StatusBadRequest, malformedChecks[http.StatusBadRequest], "the body is not the JSON of a report")
-		p.Errors = []Fault{{Message: err.Error(), Location: "body"}}
+		p.Errors = []Fault{{Message: shorten(err.Error()), Location: "body"}}
 		return p
 	}
 	return nil

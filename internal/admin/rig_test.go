@@ -30,8 +30,8 @@ import (
 
 const base = "https://admin.example.com"
 
-// phone is the template that tests declare.
-const phone = `version: 1
+// wifi is the template that tests declare.
+const wifi = `version: 1
 targets: [ios]
 document:
   KeyType: ECSECPrimeRandom
@@ -73,7 +73,7 @@ func newRig(t *testing.T, change func(*admin.Config)) *rig {
 	r.bench = storetest.NewBench(t, db)
 	r.now = r.bench.Now
 	templates := t.TempDir()
-	for name, text := range map[string]string{"phone": phone, "tablet": strings.Replace(phone, "Inc.", "Ltd.", 1)} {
+	for name, text := range map[string]string{"wifi": wifi, "wired": strings.Replace(wifi, "Inc.", "Ltd.", 1)} {
 		if err := os.WriteFile(filepath.Join(templates, name+".yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -237,10 +237,10 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-// declare declares the phone of a serial number.
+// declare declares the template wifi for a serial number.
 func (r *rig) declare(c *client.Client, serial string) admin.Credential {
 	r.t.Helper()
-	credential, fresh, err := c.Declare(r.t.Context(), admin.DeclareOne{Template: "phone", Declare: admin.Declare{Serial: serial}}, "")
+	credential, fresh, err := c.Declare(r.t.Context(), admin.DeclareOne{Template: "wifi", Declare: admin.Declare{Serial: serial}}, "")
 	if err != nil || !fresh {
 		r.t.Fatalf("declare %s: fresh %t, %v", serial, fresh, err)
 	}

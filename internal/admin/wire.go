@@ -12,7 +12,7 @@ import (
 
 // List is one page of a list.
 type List[T any] struct {
-	Items []T    `json:"items" nullable:"false" doc:"At most limit things, in the order of the list."`
+	Items []T    `json:"items" nullable:"false" doc:"At most limit things, fewer where they are large, in the order of the list."`
 	Next  string `json:"next,omitempty" doc:"Cursor of the next page; absent on the last one."`
 }
 
@@ -205,7 +205,7 @@ type DeclareOne struct {
 
 // DeclareBatch asks for the credentials of several devices.
 type DeclareBatch struct {
-	Template string    `json:"template"`
+	Template string    `json:"template" minLength:"1" maxLength:"63" doc:"Name of the credential template."`
 	Devices  []Declare `json:"devices" minItems:"1" maxItems:"500"`
 }
 

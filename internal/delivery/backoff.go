@@ -5,10 +5,6 @@ import (
 	"time"
 )
 
-// maxWaiting bounds what a backoff remembers. Beyond it, something that waits is forgotten, and so
-// tried again too early.
-const maxWaiting = 1 << 16
-
 // backoff remembers what failed and until when it is left alone: twice as long each time. In memory:
 // after a restart everything is tried once.
 type backoff[K comparable] struct {
@@ -25,26 +21,22 @@ type wait struct {
 func (b *backoff[K]) ready(k K, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !now.Before(b.waiting[k].until)
+	w := b.waiting[k]
+	return !now.Before(w.until) || w.until.Sub(now) > w.pause // the clock was ahead when it failed
 }
 
-// failed puts something off and says until when.
-func (b *backoff[K]) failed(k K, now time.Time, first, last time.Duration) time.Time {
+// failed puts something off, and says until when and whether it failed before.
+func (b *backoff[K]) failed(k K, now time.Time, first, last time.Duration) (until time.Time, again bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.waiting == nil {
 		b.waiting = map[K]wait{}
 	}
-	w := wait{pause: min(max(first, 2*b.waiting[k].pause), last)}
+	before, again := b.waiting[k]
+	w := wait{pause: min(max(first, 2*before.pause), last)}
 	w.until = now.Add(w.pause)
-	if _, known := b.waiting[k]; !known && len(b.waiting) >= maxWaiting {
-		for any := range b.waiting {
-			delete(b.waiting, any)
-			break
-		}
-	}
 	b.waiting[k] = w
-	return w.until
+	return w.until, again
 }
 
 // succeeded forgets that something failed.

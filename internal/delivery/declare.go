@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"assay/internal/issuance"
 )
@@ -17,15 +19,17 @@ const MaxRequests = 500
 // be read, so more than once is rare.
 const maxRereads = 4
 
-// Names of the checks that a Declare or Renew can fail, beside rendering.
+// Names of the checks that a Declare or Renew can fail; the last two are Declare's alone.
 const (
 	CheckDeviceNamed    = "device-named"    // a request names its device
 	CheckDeviceConflict = "device-conflict" // serial and UDID belong to one device
+	CheckLabels         = "labels"          // its labels, with those that it has, are not too many
 	CheckTemplateKnown  = "template-known"  // the template exists
 	CheckMDMListener    = "mdm-listener"    // templates with Authentication MDM need the MDM listener
 	CheckRendering      = "rendering"       // the device has what the template needs, and the result is sound
 	CheckDirectoryKnown = "directory-known" // the template's directory exists
 	CheckWithdrawn      = "withdrawn"       // the credential was not withdrawn
+	CheckCodeRevoked    = "code-revoked"    // nor was its code revoked
 )
 
 // RefusedError says why a device cannot have a credential.
@@ -80,9 +84,11 @@ type Result struct {
 }
 
 // Declare gives devices their credentials, at most MaxRequests at once. What stands already (its
-// code is alive, or was used for a certificate) is returned as it is, and nothing is written. What
-// does not exist, was withdrawn, or whose code died unused, is rendered. Errors of one device are in
-// its Result; err is everybody's.
+// code is alive, or was used for a certificate) is returned as it is, and nothing is written but the
+// device's labels, where the request has other ones: they count from the next rendering on. What
+// does not exist, or whose code died unused, is rendered. What a person ended (withdrawn, or its code
+// revoked) is refused: whoever declares again and again must not undo it. Errors of one device are
+// in its Result; err is everybody's.
 func (d *Declarer) Declare(ctx context.Context, call issuance.Call, requests []Request) ([]Result, error) {
 	if len(requests) > MaxRequests {
 		return nil, fmt.Errorf("declare credentials: %d at once, but the limit is %d", len(requests), MaxRequests)
@@ -117,6 +123,9 @@ func (d *Declarer) declareOnce(ctx context.Context, call *issuance.Call, request
 		if refused, ok := errors.AsType[*RefusedError](err); ok {
 			results[i] = Result{Err: refused}
 			continue
+		} else if errors.Is(err, issuance.ErrConflict) {
+			lost = append(lost, i)
+			continue
 		} else if err != nil {
 			return nil, err
 		}
@@ -127,11 +136,11 @@ func (d *Declarer) declareOnce(ctx context.Context, call *issuance.Call, request
 		renderings, of = append(renderings, *rendering), append(of, i)
 	}
 	if len(renderings) == 0 {
-		return nil, nil
+		return lost, nil
 	}
 	rendered, err := d.Store.RenderCredentials(ctx, *call, renderings)
 	if _, repeated := errors.AsType[*issuance.RepeatedError](err); repeated {
-		return d.declaredBefore(ctx, requests, results, of)
+		return d.declaredBefore(ctx, requests, results, slices.Concat(of, lost))
 	} else if err != nil {
 		return nil, err
 	}
@@ -193,13 +202,19 @@ func (d *Declarer) prepare(ctx context.Context, call issuance.Call, r Request) (
 		case errors.Is(err, issuance.ErrNotFound):
 		case err != nil:
 			return nil, nil, err
-		case standing.Credential.WithdrawnAt.IsZero() && stands(&standing, call):
-			return &standing, nil, nil
-		default:
-			rendering.ID, rendering.Revision = standing.Credential.ID, standing.Credential.Revision
-			if standing.Credential.WithdrawnAt.IsZero() {
-				rendering.Reason = issuance.RenderReminted
+		case !standing.Credential.WithdrawnAt.IsZero():
+			return nil, nil, refuse(CheckWithdrawn, "credential %s was withdrawn at %s: renew it to bring it back", standing.Credential.ID, moment(standing.Credential.WithdrawnAt))
+		case standing.Code.Status == issuance.CodeRevoked:
+			return nil, nil, refuse(CheckCodeRevoked, "the code of credential %s was revoked at %s: renew the credential if the device shall have another one", standing.Credential.ID, moment(standing.Code.RevokedAt))
+		case stands(&standing, call):
+			if maps.Equal(device.Labels, standing.Device.Labels) {
+				return &standing, nil, nil
 			}
+			call.Once = nil // for the rendering, if there is one; labels are the same however often they are set
+			standing.Device, err = d.Store.UpdateDevice(ctx, call, device.ID, standing.Device.Revision, device.Labels, nil)
+			return &standing, nil, err
+		default:
+			rendering.ID, rendering.Revision, rendering.Reason = standing.Credential.ID, standing.Credential.Revision, issuance.RenderReminted
 		}
 	}
 	if err := d.render(&rendering, call.Now); err != nil {
@@ -211,7 +226,9 @@ func (d *Declarer) prepare(ctx context.Context, call issuance.Call, r Request) (
 // stands reports whether a delivery needs no new code: its own is alive, or made a certificate.
 func stands(delivery *issuance.Delivery, call issuance.Call) bool {
 	switch delivery.Code.StatusAt(call.Now) {
-	case issuance.CodeUnused, issuance.CodeIssuing, issuance.CodeConsumed:
+	case issuance.CodeUnused:
+		return delivery.Document.Body != nil // erased by a clean-up whose clock was ahead
+	case issuance.CodeIssuing, issuance.CodeConsumed:
 		return true
 	}
 	return false

@@ -97,7 +97,6 @@ func TestDeclareMintsAnewWhatDiedUnused(t *testing.T) {
 	for name, end := range map[string]func(*desk, *Declared){
 		"expired":           func(d *desk, first *Declared) { d.now = first.Code.ExpiresAt },
 		"expired after use": func(d *desk, first *Declared) { d.fetch(first.Delivery); d.now = d.now.Add(time.Hour) },
-		"revoked":           func(d *desk, first *Declared) { d.revoke(first.Code.ID) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(t)
@@ -120,19 +119,45 @@ func TestDeclareMintsAnewWhatDiedUnused(t *testing.T) {
 	}
 }
 
-func TestDeclareRevivesWhatWasWithdrawn(t *testing.T) {
+// Whoever declares again and again must not undo what a person decided; whoever renews decides anew.
+func TestDeclareLeavesWhatAPersonEnded(t *testing.T) {
+	for check, end := range map[string]func(*desk, *Declared){
+		CheckCodeRevoked: func(d *desk, first *Declared) { d.revoke(first.Code.ID) },
+		CheckWithdrawn: func(d *desk, first *Declared) {
+			if _, err := d.store.WithdrawCredential(d.Context(), d.call(), first.Credential.ID, 0); err != nil {
+				d.Fatal(err)
+			}
+		},
+	} {
+		d := newDesk(t)
+		first := d.declared(sams())
+		end(d, first)
+		refused, ok := errors.AsType[*RefusedError](d.declare(sams())[0].Err)
+		if !ok || refused.Check != check || !strings.Contains(refused.Text, string(first.Credential.ID)) {
+			t.Errorf("%s: got %v", check, refused)
+		}
+		d.now = d.now.Add(365 * 24 * time.Hour)
+		if n := d.renderDue(10); n != 0 {
+			t.Errorf("%s: rendered by itself", check)
+		}
+		renewed, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+		if err != nil || renewed.Code.ID == first.Code.ID || !renewed.Credential.WithdrawnAt.IsZero() {
+			t.Errorf("%s: renewed %+v, %v", check, renewed, err)
+		}
+		if again := d.declared(sams()); again.Fresh {
+			t.Errorf("%s: the renewed one does not stand", check)
+		}
+	}
+}
+
+func TestWithdrawnCredentialHasNoDeclarations(t *testing.T) {
 	d := newDesk(t)
 	first := d.declared(sams())
-	d.enrol(first.Delivery) // a used code would stand, were it not withdrawn
 	if _, err := d.store.WithdrawCredential(t.Context(), d.call(), first.Credential.ID, 0); err != nil {
 		t.Fatal(err)
 	}
 	if withdrawn := d.delivery(first.Credential.ID); Declarations(&withdrawn, true) != nil {
 		t.Errorf("a withdrawn credential has declarations: %s", Declarations(&withdrawn, true))
-	}
-	again := d.declared(sams())
-	if !again.Fresh || again.Credential.ID != first.Credential.ID || !again.Credential.WithdrawnAt.IsZero() {
-		t.Errorf("got %+v", again.Credential)
 	}
 }
 
@@ -301,6 +326,14 @@ func TestDeclareGivesUpWhereOthersKeepWinning(t *testing.T) {
 	}
 }
 
+// end lets a credential's code end unused, an hour after its document was fetched, and returns when.
+func (d *desk) end(declared *Declared) time.Time {
+	d.Helper()
+	d.fetch(declared.Delivery)
+	d.now = d.now.Add(time.Hour)
+	return d.now
+}
+
 func onceFor(key, request string) *issuance.Once {
 	return &issuance.Once{Key: sha256.Sum256([]byte(key)), Request: sha256.Sum256([]byte(request))}
 }
@@ -315,7 +348,7 @@ func TestDeclareUnderAKeyHappensOnce(t *testing.T) {
 		t.Fatalf("got %+v, %v", results, err)
 	}
 	first := results[0].Declared
-	d.revoke(first.Code.ID)
+	call.Now = d.end(first) // but for the key, it would be rendered again
 	results, err = d.declarer.Declare(t.Context(), call, requests)
 	if err != nil || results[0].Err != nil || results[0].Declared.Fresh || results[0].Declared.Credential.Revision != first.Credential.Revision {
 		t.Errorf("the same key rendered again: %+v, %v", results, err)
@@ -361,7 +394,7 @@ func TestAKeyHoldsForAllTriesOfABatch(t *testing.T) {
 			if err != nil || results[0].Err != nil || results[1].Err != nil || !results[0].Declared.Fresh || !results[1].Declared.Fresh {
 				t.Fatalf("got %+v, %v", results, err)
 			}
-			d.revoke(results[0].Declared.Code.ID)
+			call.Now = d.end(results[0].Declared)
 			if results, err = d.declarer.Declare(t.Context(), call, requests); err != nil || results[0].Err != nil || results[0].Declared.Fresh {
 				t.Errorf("the same key rendered again: %+v, %v", results, err)
 			}
@@ -408,4 +441,65 @@ func TestDeclareOfAFullBatch(t *testing.T) {
 	if len(seen) != MaxRequests {
 		t.Errorf("%d credentials", len(seen))
 	}
+}
+
+func TestDeclareStoresLabelsOfWhatStandsForTheNextRendering(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	moved := sams()
+	moved.Labels = map[string]string{"owner": "kim@example.com"}
+	call := d.call()
+	call.Once = onceFor("k", "declare sam")
+	results, err := d.declarer.Declare(t.Context(), call, []Request{moved, {Template: "mdm", Serial: "C02OTHER"}})
+	if err != nil || results[0].Err != nil || results[1].Err != nil {
+		t.Fatalf("got %+v, %v", results, err)
+	}
+	stood := results[0].Declared
+	if stood.Fresh || string(stood.Asset) != string(first.Asset) || stood.Device.Labels["owner"] != "kim@example.com" {
+		t.Errorf("fresh %t, labels %v", stood.Fresh, stood.Device.Labels)
+	}
+	rows := len(d.trail(""))
+	if d.declared(moved); len(d.trail("")) != rows {
+		t.Error("the same labels again were written again")
+	}
+	renewed, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+	if err != nil || renewed.Device.Labels["owner"] != "kim@example.com" {
+		t.Errorf("renewed with %v, %v", renewed, err)
+	}
+}
+
+func TestDeclareRefusesOneUDIDOfTwoDevicesInABatch(t *testing.T) {
+	d := newDesk(t)
+	results := d.declare(Request{Template: "mdm", Serial: "C02S1", UDID: "U-1"}, Request{Template: "mdm", Serial: "C02S2", UDID: "U-1"})
+	refused, ok := errors.AsType[*RefusedError](results[1].Err)
+	if results[0].Err != nil || !ok || refused.Check != CheckDeviceConflict {
+		t.Errorf("got %+v", results)
+	}
+}
+
+// A clean-up whose clock was ahead erased documents whose codes still live.
+func TestDeclareMintsAnewWhereTheDocumentIsGone(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	if _, err := d.store.CleanUp(t.Context(), first.Code.ExpiresAt); err != nil {
+		t.Fatal(err)
+	}
+	if again := d.declared(sams()); !again.Fresh {
+		t.Error("declared stands a document that nobody can fetch")
+	}
+}
+
+func TestDeclareBoundsTheLabelsOfADevice(t *testing.T) {
+	d := newDesk(t)
+	many := func(prefix string, n, size int) Request {
+		r := sams()
+		for i := range n {
+			r.Labels[fmt.Sprintf("%s%d", prefix, i)] = strings.Repeat("x", size)
+		}
+		return r
+	}
+	d.declared(many("a", 40, 10))
+	d.refused(many("b", 40, 10), CheckLabels)   // with those that it has
+	d.refused(many("a", 10, 4000), CheckLabels) // longer ones in their place
+	d.declared(many("a", 40, 20))
 }

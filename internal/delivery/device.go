@@ -36,7 +36,12 @@ func (d *Declarer) device(ctx context.Context, r Request) (issuance.Device, erro
 		return issuance.Device{}, refuse(CheckDeviceConflict, "serial number %s is of device %s, whose UDID is %s, not %s; of a Mac give the provisioning UDID",
 			quote(r.Serial), known.ID, quote(known.UDID), quote(r.UDID))
 	}
-	return merge(known, r), nil
+	known = merge(known, r)
+	if len(known.Labels) > issuance.MaxLabels || issuance.LabelBytes(known.Labels) > issuance.MaxLabelBytes {
+		return issuance.Device{}, refuse(CheckLabels, "device %s would have %d labels of together %d bytes; the limit is %d of %d: remove some",
+			quote(deviceName(known)), len(known.Labels), issuance.LabelBytes(known.Labels), issuance.MaxLabels, issuance.MaxLabelBytes)
+	}
+	return known, nil
 }
 
 // known is the device of a serial number or UDID; zero if there is none, or nothing was given.

@@ -128,7 +128,11 @@ func (c *Case) expired() Diagnosis {
 		if row := c.renderingRefused(); row != nil {
 			return Diagnosis{StageRenewalBlocked, StateDead, text + " It cannot be rendered again: " + row.Check + detailOf(row) + ".", adviceBlocked}
 		}
-		return Diagnosis{StageExpiredUnfetched, StateDead, text, "Assay renders it again by itself; see that the MDM gets the new declarations to the device."}
+		advice := "Assay renders it again by itself; see that the MDM gets the new declarations to the device."
+		if document.RefusedAt.IsZero() && c.lastStep() == nil && c.reported() == "" {
+			advice += " " + adviceProfile
+		}
+		return Diagnosis{StageExpiredUnfetched, StateDead, text, advice}
 	}
 	text := "The document was fetched at " + moment(document.FetchedAt) + ", and its code ended unused at " + moment(code.ExpiresAt) + c.lastRefused() + c.reported() + "."
 	if row := c.renderingRefused(); row != nil {
@@ -189,7 +193,7 @@ func (c *Case) acme() (Diagnosis, bool) {
 	did := acmeSteps[row.Action]
 	if row.Outcome == audit.Refused {
 		return Diagnosis{StageACMERefused, StateRefused, fmt.Sprintf("The device %s at %s and was refused: %s%s%s.",
-			did, moment(row.Time), row.Check, detailOf(row), c.reported()), join(issuance.AdviceOn(row.Check), "Then renew the credential: devices do not try again by themselves.")}, true
+			did, moment(row.Time), row.Check, detailOf(row)+shownBy(row), c.reported()), join(issuance.AdviceOn(row.Check), "Then renew the credential: devices do not try again by themselves.")}, true
 	}
 	if row.Action == audit.IssueAbandoned {
 		return Diagnosis{StageACMERefused, StateRefused, "The device " + did + " at " + moment(row.Time) + c.reported() + ".",
@@ -216,6 +220,21 @@ func detailOf(row *audit.Row) string {
 	return ""
 }
 
+// shownBy is what the device itself showed of what it was refused for, as the end of a sentence; ""
+// where that is of no interest, or not known any more.
+func shownBy(row *audit.Row) string {
+	switch p := row.Personal; {
+	case p == nil:
+	case row.Check == "bound-serial" && p.Serial != "":
+		return "; the device attested the serial number " + quote(p.Serial)
+	case row.Check == "bound-udid" && p.UDID != "":
+		return "; the device attested the UDID " + quote(p.UDID)
+	case row.Check == "evidence" && p.DeviceError != "":
+		return "; the device says " + quote(p.DeviceError)
+	}
+	return ""
+}
+
 // document is the diagnosis by the document while its code is alive and was never ordered with.
 func (c *Case) document() Diagnosis {
 	document, k := &c.Delivery.Document, &c.Delivery.Credential
@@ -236,7 +255,7 @@ func (c *Case) document() Diagnosis {
 			"The device could not reach the document's URL: look at its name, route and TLS certificate from the device's network."}
 	}
 	return Diagnosis{StageNeverFetched, StateDelivered, "Nobody asked for the document since " + moment(document.CreatedAt) + ".",
-		"See that the MDM has the declarations, that an activation names the configuration, and that the device was told to synchronise."}
+		"See that the MDM has the declarations, that an activation names the configuration, and that the device was told to synchronise. " + adviceProfile}
 }
 
 // used is the diagnosis of a code that became a certificate.
@@ -250,8 +269,12 @@ func (c *Case) used() Diagnosis {
 	case !c.Now.Before(c.Issued.NotAfter):
 		return Diagnosis{StageCertificateExpired, StateDead, "The certificate expired at " + moment(c.Issued.NotAfter) + ".", adviceRenew}
 	case document.RefusedCheck == checkCode+string(issuance.CodeConsumed) && document.RefusedAt.After(c.Issued.CollectedAt) && !c.confirmed(document.RefusedAt):
+		lost := "it lost the certificate or never got it"
+		if !c.Issued.CollectedAt.IsZero() {
+			lost = "it lost the certificate"
+		}
 		return Diagnosis{StageAskedAgain, StateRefused, "The certificate was issued, but the device asked for the document again at " + moment(document.RefusedAt) + c.reported() +
-			": it lost the certificate or never got it.", "It was erased, restored, or cut off. " + adviceRenew}
+			": " + lost + ".", "It was erased, restored, or cut off. " + adviceRenew}
 	case c.Issued.CollectedAt.IsZero():
 		return c.uncollected()
 	}
@@ -332,6 +355,7 @@ func (c *Case) reported() string {
 
 const (
 	adviceRenew   = "Renew the credential: the device gets a new document."
+	adviceProfile = "A profile is not fetched: if it went out as one, the device has not been heard of."
 	adviceBlocked = "The server's log says what is missing; then renew the credential."
 )
 

@@ -57,6 +57,11 @@ func refusedAt(action audit.Action, check string) func(*situation) {
 	}
 }
 
+// shows adds to the last row of the trail what the device showed.
+func shows(p audit.Personal) func(*situation) {
+	return func(s *situation) { s.Trail[len(s.Trail)-1].Personal = &p }
+}
+
 func issued(s *situation) {
 	s.Delivery.Code.Status, s.Delivery.Code.UsedAt = issuance.CodeConsumed, ordered
 	s.Delivery.Credential.DueAt = time.Time{}
@@ -123,7 +128,7 @@ func TestDiagnosis(t *testing.T) {
 		advises  string // in Advice; "" for none at all
 	}{
 		// The MDM's part.
-		"just rendered":          {nil, StageNeverFetched, StateDelivered, "Nobody asked for the document", "synchronise"},
+		"just rendered":          {nil, StageNeverFetched, StateDelivered, "Nobody asked for the document", "synchronise. A profile is not fetched: if it went out as one, the device has not been heard of."},
 		"the MDM cannot be told": {[]func(*situation){pushFails}, StageNotPushed, StateDelivered, "connection refused", "push.enrollment"},
 		"the device says it cannot download, and never came": {[]func(*situation){failure(later)}, StageNeverFetched, StateDelivered, "AssetCannotBeDownloaded", "from the device's network"},
 		"withdrawn": {[]func(*situation){isFetched, func(s *situation) { s.Delivery.Credential.WithdrawnAt = later }}, StageWithdrawn, StateWithdrawn, "Withdrawn", ""},
@@ -145,6 +150,10 @@ func TestDiagnosis(t *testing.T) {
 		"refused evidence":            {[]func(*situation){isFetched, did(audit.OrderCreated), refusedAt(audit.ChallengeAnswered, "evidence")}, StageACMERefused, StateRefused, "evidence (no good)", "--allow-unattested"},
 		"refused by an attest check":  {[]func(*situation){isFetched, did(audit.OrderCreated), refusedAt(audit.ChallengeAnswered, "freshness")}, StageACMERefused, StateRefused, "freshness", "Then renew"},
 		"refused for another device":  {[]func(*situation){isFetched, did(audit.OrderCreated), refusedAt(audit.DecisionTaken, "bound-serial"), failure(later)}, StageACMERefused, StateRefused, "AssetCannotBeDownloaded", "another device"},
+		"refused for another serial":  {[]func(*situation){isFetched, refusedAt(audit.ChallengeAnswered, "bound-serial"), shows(audit.Personal{Serial: "C39XX0AB12CE", UDID: "U"})}, StageACMERefused, StateRefused, `bound-serial (no good); the device attested the serial number "C39XX0AB12CE".`, "another device"},
+		"refused for another UDID":    {[]func(*situation){isFetched, refusedAt(audit.ChallengeAnswered, "bound-udid"), shows(audit.Personal{Serial: "C39XX0AB12CE", UDID: "U"}), failure(later)}, StageACMERefused, StateRefused, `; the device attested the UDID "U"; the device reports`, "provisioning UDID"},
+		"refused, and since erased":   {[]func(*situation){isFetched, refusedAt(audit.ChallengeAnswered, "bound-serial"), shows(audit.Personal{From: "192.0.2.1"})}, StageACMERefused, StateRefused, "bound-serial (no good).", "another device"},
+		"refused an error":            {[]func(*situation){isFetched, refusedAt(audit.ChallengeAnswered, "evidence"), shows(audit.Personal{DeviceError: "no\nnetwork"})}, StageACMERefused, StateRefused, `evidence (no good); the device says "no\nnetwork".`, "see that the device reaches Apple's attestation service"},
 		"refused CSR":                 {[]func(*situation){isFetched, did(audit.OrderCreated), did(audit.ChallengeAnswered), refusedAt(audit.CSRChecked, "attested-key")}, StageACMERefused, StateRefused, "attested-key", "Then renew"},
 		"refused request":             {[]func(*situation){isFetched, did(audit.OrderCreated), refusedAt(audit.RequestRefused, "nonce")}, StageACMERefused, StateRefused, "nonce", "held a nonce"},
 		"refused, then a new order": {[]func(*situation){isFetched, refusedAt(audit.ChallengeAnswered, "evidence"), func(s *situation) {
@@ -163,7 +172,7 @@ func TestDiagnosis(t *testing.T) {
 		"another one is installed":        {[]func(*situation){isFetched, issued, isCollected, reports(later, issuance.StatusReport{Installed: "abcd"})}, StageOtherInstalled, StateEnrolled, "abcd", "next report"},
 		"not installed any more":          {[]func(*situation){isFetched, issued, isCollected, reports(later, issuance.StatusReport{Uninstalled: true})}, StageNotInstalled, StateRefused, "does not list it", "removed"},
 		"downloaded, the device failed":   {[]func(*situation){isFetched, issued, isCollected, failure(later)}, StageDeviceFailed, StateRefused, "AssetCannotBeDownloaded", "com.apple.security.acmeclient"},
-		"asked for again":                 {[]func(*situation){isFetched, issued, isCollected, turnedAway(later, "code-consumed")}, StageAskedAgain, StateRefused, "again", "erased"},
+		"asked for again":                 {[]func(*situation){isFetched, issued, isCollected, turnedAway(later, "code-consumed")}, StageAskedAgain, StateRefused, ": it lost the certificate.", "erased"},
 		"asked for again before download": {[]func(*situation){isFetched, issued, turnedAway(later, "code-consumed")}, StageAskedAgain, StateRefused, "never got it", "Renew"},
 		"asked for again, but installed":  {[]func(*situation){isFetched, issued, isCollected, turnedAway(collected.Add(time.Minute), "code-consumed"), listsIt(later)}, StageInstalled, StateEnrolled, "installed", ""},
 		"revoked":                         {[]func(*situation){isFetched, issued, isCollected, func(s *situation) { s.Issued.Status, s.Issued.RevokedAt = issuance.CertificateRevoked, later }}, StageCertificateRevoked, StateDead, "revoked", "Renew"},
@@ -180,8 +189,8 @@ func TestDiagnosis(t *testing.T) {
 		"renewal of a revoked one": {[]func(*situation){holdsOld, func(s *situation) { s.Held.Status = issuance.CertificateRevoked }}, StageNeverFetched, StateDelivered, "Nobody asked", "synchronise"},
 
 		// Dead codes.
-		"ended unfetched":                              {[]func(*situation){now(codesEnd)}, StageExpiredUnfetched, StateDead, "Nobody asked for the document before", "by itself"},
-		"ended after refused fetches":                  {[]func(*situation){turnedAway(fetched, CheckIdentityShown), now(codesEnd)}, StageExpiredUnfetched, StateDead, CheckIdentityShown, "by itself"},
+		"ended unfetched":                              {[]func(*situation){now(codesEnd)}, StageExpiredUnfetched, StateDead, "Nobody asked for the document before", "by itself; see that the MDM gets the new declarations to the device. A profile is not fetched"},
+		"ended after refused fetches":                  {[]func(*situation){turnedAway(fetched, CheckIdentityShown), now(codesEnd)}, StageExpiredUnfetched, StateDead, CheckIdentityShown, "declarations to the device."},
 		"ended unfetched, template gone":               {[]func(*situation){now(codesEnd), cannotRender}, StageRenewalBlocked, StateDead, CheckTemplateKnown, "log"},
 		"ended after the fetch":                        {[]func(*situation){isFetched, now(codesEnd)}, StageExpiredFetched, StateDead, "ended unused", "Renew"},
 		"ended after the fetch, not for the last time": {[]func(*situation){isFetched, isTriedAgain, now(codesEnd)}, StageExpiredFetched, StateDead, "ended unused", "by itself"},

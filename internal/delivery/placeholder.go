@@ -119,6 +119,21 @@ func (t text) placeholders() []placeholder {
 	return out
 }
 
+// escaped is the placeholder that stands in the text with its braces doubled, and so for nothing; ""
+// for none.
+func (t text) escaped() string {
+	for _, p := range t {
+		_, opened, _ := strings.Cut(p.literal, "{")
+		for piece := range strings.SplitSeq(opened, "{") {
+			name, _, closed := strings.Cut(piece, "}")
+			if _, err := parsePlaceholder(name); closed && err == nil {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
 // fill is the text with a value for each placeholder.
 func (t text) fill(value func(placeholder) string) string {
 	var b strings.Builder

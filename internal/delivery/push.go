@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type Outbox struct {
 	enrollment text
 	log        *slog.Logger
 	waiting    backoff[issuance.CredentialID]
+	tried      issuance.CredentialID // the last that PushDue tried; its one caller's alone
 }
 
 // PushStore is what an Outbox needs of the store.
@@ -74,52 +76,65 @@ func NewOutbox(store PushStore, pusher Pusher, enrollment string, log *slog.Logg
 	return &Outbox{store: store, pusher: pusher, enrollment: t, log: logger(log)}, nil
 }
 
-// PushDue pushes what was never pushed in its present form. What fails is noted with the credential
-// and tried again later, a minute at first and an hour at last; an MDM that fails several times on end
-// is left alone until the next run. It returns how many were pushed; err is the store's alone.
+// PushDue pushes what was never pushed in its present form, at most pushBatch credentials. It goes on
+// behind the last one that it tried, then from the start, so that nobody waits for ever behind others
+// that fail. What fails is noted with the credential and tried again later, a minute at first and an
+// hour at last; an MDM (or a store) that fails several times on end is left alone until the next run.
+// It returns how many were pushed; err is the store's alone.
 func (o *Outbox) PushDue(ctx context.Context, now time.Time) (pushed int, err error) {
-	due, err := o.due(ctx, now)
-	if err != nil {
-		return 0, fmt.Errorf("push declarations: %w", err)
-	}
-	faults := 0
-	for _, id := range due {
-		err := o.Push(ctx, issuance.Call{Now: now}, id)
-		failed, isPush := errors.AsType[*PushError](err)
-		switch {
-		case err == nil:
-			pushed, faults = pushed+1, 0
-		case ctx.Err() != nil:
-			return pushed, ctx.Err()
-		case isPush:
-			if !failed.device {
-				faults++
+	run := pushRun{Outbox: o, now: now}
+	last := o.tried
+	for _, after := range []issuance.CredentialID{last, ""} {
+		for c, err := range o.store.DeviceCredentials(ctx, issuance.CredentialFilter{NotPushed: true, Page: issuance.Page{After: string(after)}}) {
+			if err != nil {
+				return run.pushed, fmt.Errorf("push declarations: %w", err)
 			}
-			if faults == maxPushFaults {
-				return pushed, nil
+			if after == "" && last != "" && c.ID > last {
+				break
 			}
-		default:
-			return pushed, err
+			if !o.waiting.ready(c.ID, now) {
+				continue
+			}
+			if !run.push(ctx, c.ID) {
+				return run.pushed, run.err
+			}
 		}
-	}
-	return pushed, nil
-}
-
-// due are the first credentials that are to be pushed and were not put off.
-func (o *Outbox) due(ctx context.Context, now time.Time) ([]issuance.CredentialID, error) {
-	var due []issuance.CredentialID
-	for c, err := range o.store.DeviceCredentials(ctx, issuance.CredentialFilter{NotPushed: true}) {
-		if err != nil {
-			return nil, err
-		}
-		if !o.waiting.ready(c.ID, now) {
-			continue
-		}
-		if due = append(due, c.ID); len(due) == pushBatch {
+		if last == "" {
 			break
 		}
 	}
-	return due, nil
+	return run.pushed, run.err
+}
+
+// pushRun is one run of PushDue.
+type pushRun struct {
+	*Outbox
+	now                   time.Time
+	pushed, asked, faults int   // faults one after another, but those of devices
+	err                   error // the store's
+}
+
+// push pushes one credential, and says whether the run goes on.
+func (r *pushRun) push(ctx context.Context, id issuance.CredentialID) (more bool) {
+	r.tried = id
+	err := r.Push(ctx, issuance.Call{Now: r.now}, id)
+	failed, isPush := errors.AsType[*PushError](err)
+	switch {
+	case err == nil:
+		r.pushed, r.faults = r.pushed+1, 0
+		r.asked++
+	case ctx.Err() != nil:
+		r.err = ctx.Err()
+		return false
+	case isPush && !failed.device:
+		r.faults++
+		r.asked++
+	case !isPush: // of one credential's row; the others' may be sound
+		r.waiting.failed(id, r.now, firstPushPause, lastPushPause)
+		r.faults++
+		r.err = err
+	}
+	return r.asked < pushBatch && r.faults < maxPushFaults
 }
 
 // PushError says why declarations did not reach the MDM. It is kept with the credential.
@@ -137,17 +152,30 @@ func (e *PushError) Unwrap() error { return e.Err }
 
 // Push pushes one credential's declarations now, or takes them back if it was withdrawn, and notes
 // the outcome with the credential. It fails with issuance.ErrNotFound or a *PushError.
+//
+// Before the MDM is asked, the credential is marked: what the MDM holds is not known from here on.
+// Only where the mark still stands afterwards, so that no other push came between, is the outcome
+// taken for what the MDM holds; else it is pushed again.
 func (o *Outbox) Push(ctx context.Context, call issuance.Call, id issuance.CredentialID) error {
 	standing, err := o.store.Delivery(ctx, id)
 	if err != nil {
 		return fmt.Errorf("push declarations: %w", err)
 	}
 	c := &standing.Credential
-	failed := o.push(ctx, &standing)
+	before := c.Pushed
+	push, failed := o.prepare(&standing)
+	if failed == nil {
+		mark := unknownAtMDM + rand.Text()
+		if err := o.store.MarkPushed(ctx, call, id, issuance.PushOutcome{Before: before, Pushed: mark}); err != nil {
+			return fmt.Errorf("note push of %s: %w", id, err)
+		}
+		before = mark
+		failed = o.push(ctx, id, push)
+	}
 	if failed == nil {
 		o.waiting.succeeded(id)
 		o.log.InfoContext(ctx, "declarations pushed", "credential", id, "device", deviceName(standing.Device), "withdrawn", !c.WithdrawnAt.IsZero())
-		if err := o.store.MarkPushed(ctx, call, id, pushMark(c), ""); err != nil {
+		if err := o.store.MarkPushed(ctx, call, id, issuance.PushOutcome{Before: before, Pushed: pushMark(c), Done: true}); err != nil {
 			return fmt.Errorf("note push of %s: %w", id, err)
 		}
 		return nil
@@ -155,26 +183,18 @@ func (o *Outbox) Push(ctx context.Context, call issuance.Call, id issuance.Crede
 	if ctx.Err() != nil { // the server stops, or nobody waits for it: no failure of the MDM's
 		return failed
 	}
-	until := o.waiting.failed(id, call.Now, firstPushPause, lastPushPause)
+	until, _ := o.waiting.failed(id, call.Now, firstPushPause, lastPushPause)
 	why := pushFailure(failed, &standing)
 	o.log.WarnContext(ctx, "declarations not pushed", "credential", id, "device", deviceName(standing.Device), "error", why, "again", until)
-	if err := o.store.MarkPushed(ctx, call, id, heldAfter(failed, c), why); err != nil {
+	if err := o.store.MarkPushed(ctx, call, id, issuance.PushOutcome{Before: before, Pushed: before, Failure: why}); err != nil {
 		return fmt.Errorf("note push of %s: %w", id, err)
 	}
 	return failed
 }
 
-// maybePushed stands for what an MDM may hold after the first push to it failed half-way.
-const maybePushed = "?"
-
-// heldAfter is what is known of the MDM's state after a failed push: some of it may have arrived, so
-// that it has to be taken back should the credential be withdrawn.
-func heldAfter(failed *PushError, c *issuance.DeviceCredential) string {
-	if c.Pushed == "" && c.WithdrawnAt.IsZero() && !failed.device {
-		return maybePushed
-	}
-	return c.Pushed
-}
+// unknownAtMDM begins what stands for an MDM that holds nobody knows what: a push was begun, and
+// never noted as done.
+const unknownAtMDM = "?"
 
 // pushMark is what the MDM has once a credential is pushed: its ServerTokens, or nothing.
 func pushMark(c *issuance.DeviceCredential) string {
@@ -184,16 +204,17 @@ func pushMark(c *issuance.DeviceCredential) string {
 	return c.AssetToken + " " + c.ConfigurationToken
 }
 
-func (o *Outbox) push(ctx context.Context, standing *issuance.Delivery) *PushError {
+// prepare makes what is pushed of a delivery. It fails where the MDM's id of the device is not known.
+func (o *Outbox) prepare(standing *issuance.Delivery) (*Push, *PushError) {
 	id := standing.Credential.ID
 	enrollment, leftOut, refusal := o.enrollment.expand(standing.Device)
 	if leftOut {
 		refusal = "it has no value for push.enrollment"
 	}
 	if refusal != "" {
-		return &PushError{Credential: id, Err: errors.New("the MDM's id of the device is not known: " + refusal), device: true}
+		return nil, &PushError{Credential: id, Err: errors.New("the MDM's id of the device is not known: " + refusal), device: true}
 	}
-	push := Push{
+	push := &Push{
 		Enrollment:      enrollment,
 		AssetIdentifier: AssetIdentifier(id), ConfigurationIdentifier: ConfigurationIdentifier(id), ActivationIdentifier: ActivationIdentifier(id),
 		Withdrawn: !standing.Credential.WithdrawnAt.IsZero(),
@@ -201,9 +222,13 @@ func (o *Outbox) push(ctx context.Context, standing *issuance.Delivery) *PushErr
 	if !push.Withdrawn {
 		push.Asset, push.Configuration, push.Activation = standing.Asset, standing.Configuration, Activation(id)
 	}
+	return push, nil
+}
+
+func (o *Outbox) push(ctx context.Context, id issuance.CredentialID, push *Push) *PushError {
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
-	if err := o.pusher.Push(ctx, push); err != nil {
+	if err := o.pusher.Push(ctx, *push); err != nil {
 		return &PushError{Credential: id, Err: err}
 	}
 	return nil

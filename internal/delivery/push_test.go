@@ -221,7 +221,10 @@ func TestPushTakesBackWhatWasWithdrawn(t *testing.T) {
 	if got := d.delivery(declared.Credential.ID).Credential.Pushed; got != "" {
 		t.Errorf("noted %q", got)
 	}
-	again := d.declared(sams())
+	again, err := d.declarer.Renew(t.Context(), d.call(), declared.Credential.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if n := d.pushDue(o); n != 1 || m.held[testUDID][AssetIdentifier(again.Credential.ID)] != string(again.Asset) {
 		t.Error("revived, and not pushed")
 	}
@@ -266,7 +269,7 @@ func TestPushOfNothingAndOfABrokenStore(t *testing.T) {
 // forgetful cannot note what was pushed.
 type forgetful struct{ PushStore }
 
-func (forgetful) MarkPushed(context.Context, issuance.Call, issuance.CredentialID, string, string) error {
+func (forgetful) MarkPushed(context.Context, issuance.Call, issuance.CredentialID, issuance.PushOutcome) error {
 	return errDisk
 }
 
@@ -297,4 +300,98 @@ func TestNewOutboxRefusesOneNameForAll(t *testing.T) {
 			t.Errorf("%q was taken", enrollment)
 		}
 	}
+}
+
+// Devices that the MDM does not know, or whose id nobody knows, hold up no other for ever.
+func TestPushDueGoesRound(t *testing.T) {
+	for name, udid := range map[string]string{"of unknown id": "", "refused by the MDM": "bad-%05d"} {
+		d := newDesk(t)
+		for from := 0; from < 300; from += 100 {
+			var requests []Request
+			for i := from; i < from+100; i++ {
+				r := Request{Template: "mdm", Serial: fmt.Sprintf("C02%05d", i)}
+				if udid != "" {
+					r.UDID = fmt.Sprintf(udid, i)
+				}
+				requests = append(requests, r)
+			}
+			d.declare(requests...)
+		}
+		d.now = d.now.Add(time.Millisecond)
+		good := d.declared(Request{Template: "mdm", Serial: "GOOD", UDID: testUDID}).Credential.ID
+		o := d.outbox(&mdm{fail: func(p Push) error {
+			if p.Enrollment != testUDID {
+				return errors.New("404 no such enrollment")
+			}
+			return nil
+		}}, "")
+		rounds := 0
+		for d.delivery(good).Credential.Pushed == "" && rounds < 70 {
+			rounds++
+			d.now = d.now.Add(time.Minute)
+			d.pushDue(o)
+		}
+		if d.delivery(good).Credential.Pushed == "" {
+			t.Errorf("300 devices %s: one behind them is not pushed within %d minutes", name, rounds)
+		}
+	}
+}
+
+// Two pushes at once, of two revisions: whichever comes last at the MDM, the newest is there in the end.
+func TestPushesThatCrossAreMendedByTheNext(t *testing.T) {
+	d := newDesk(t)
+	id := d.declared(sams()).Credential.ID
+	m := &mdm{}
+	o := d.outbox(m, "")
+	m.fail = func(Push) error { // while the first is under way, the credential is renewed and pushed
+		m.fail = nil
+		if _, err := d.declarer.Renew(t.Context(), d.call(), id, 0); err != nil {
+			return err
+		}
+		return d.outbox(m, "").Push(t.Context(), d.call(), id)
+	}
+	if err := o.Push(t.Context(), d.call(), id); err != nil {
+		t.Fatal(err)
+	}
+	d.pushDue(o)
+	if m.held[testUDID][AssetIdentifier(id)] != string(d.delivery(id).Asset) {
+		t.Error("the MDM has an old declaration, and nobody knows")
+	}
+	if n := d.pushDue(o); n != 0 {
+		t.Errorf("%d pushed once more", n)
+	}
+}
+
+// A push that nobody could note is taken back all the same when the credential is withdrawn.
+func TestPushThatWasNotNotedIsTakenBack(t *testing.T) {
+	d := newDesk(t)
+	id := d.declared(sams()).Credential.ID
+	m := &mdm{}
+	o, err := NewOutbox(&deafAfterwards{PushStore: d.store}, m, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Push(t.Context(), d.call(), id); !errors.Is(err, errDisk) || len(m.held) == 0 {
+		t.Fatalf("got %v, held %v", err, m.held)
+	}
+	if _, err := d.store.WithdrawCredential(t.Context(), d.call(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := d.pushDue(d.outbox(m, "")); n != 1 || len(m.held) != 0 {
+		t.Errorf("%d pushed; the MDM still has %v", n, m.held)
+	}
+}
+
+// deafAfterwards notes that a push begins, and cannot note how it ends.
+type deafAfterwards struct {
+	PushStore
+	began bool
+}
+
+func (s *deafAfterwards) MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, o issuance.PushOutcome) error {
+	if s.began {
+		return errDisk
+	}
+	s.began = true
+	return s.PushStore.MarkPushed(ctx, call, id, o)
 }

@@ -24,9 +24,6 @@ func (d *Declarer) Renew(ctx context.Context, call issuance.Call, id issuance.Cr
 		return nil, fmt.Errorf("renew credential: %w", err)
 	}
 	c := &standing.Credential
-	if !c.WithdrawnAt.IsZero() {
-		return nil, refuse(CheckWithdrawn, "credential %s was withdrawn: declare it again", id)
-	}
 	rendering := issuance.Rendering{ID: id, Revision: c.Revision, Reason: issuance.RenderRenewed, Device: standing.Device, Template: c.Template}
 	if ifRevision != 0 {
 		rendering.Revision = ifRevision
@@ -51,48 +48,52 @@ func (d *Declarer) Renew(ctx context.Context, call issuance.Call, id issuance.Cr
 // RenderDue renders what is due at a time, at most limit credentials: certificates that come up for
 // renewal, and documents that ended without anybody fetching them. What cannot be rendered is
 // reported and left alone for a while, an hour at first and a day at last, and holds up nothing else.
+// Each credential is looked at once, and a run ends after maxPutOff of them were put off.
 func (d *Declarer) RenderDue(ctx context.Context, now time.Time, limit int) (rendered int, err error) {
-	for rendered < limit {
-		due, err := d.due(ctx, now, min(renderBatch, limit-rendered))
-		if err != nil {
-			return rendered, fmt.Errorf("render what is due: %w", err)
-		}
-		if len(due) == 0 {
-			return rendered, nil
-		}
-		n, err := d.renderDue(ctx, issuance.Call{Now: now}, due)
-		rendered += n
-		if err != nil {
-			return rendered, fmt.Errorf("render what is due: %w", err)
-		}
+	var batch []issuance.DeviceCredential
+	putOff := 0
+	flush := func() error {
+		n, err := d.renderDue(ctx, issuance.Call{Now: now}, batch)
+		rendered, putOff, batch = rendered+n, putOff+len(batch)-n, batch[:0]
+		return err
 	}
-	return rendered, nil
-}
-
-// due are the first credentials that are due and were not put off.
-func (d *Declarer) due(ctx context.Context, now time.Time, limit int) ([]issuance.DeviceCredential, error) {
-	var due []issuance.DeviceCredential
 	for c, err := range d.Store.DeviceCredentials(ctx, issuance.CredentialFilter{DueBefore: now}) {
 		if err != nil {
-			return nil, err
+			return rendered, fmt.Errorf("render what is due: %w", err)
 		}
 		if !c.WithdrawnAt.IsZero() || !d.waiting.ready(c.ID, now) {
 			continue
 		}
-		if due = append(due, c); len(due) == limit {
-			break
+		if batch = append(batch, c); len(batch) < min(renderBatch, limit-rendered) {
+			continue
+		}
+		if err := flush(); err != nil {
+			return rendered, fmt.Errorf("render what is due: %w", err)
+		}
+		if rendered >= limit || putOff >= maxPutOff {
+			return rendered, nil
 		}
 	}
-	return due, nil
+	if err := flush(); err != nil {
+		return rendered, fmt.Errorf("render what is due: %w", err)
+	}
+	return rendered, nil
 }
+
+// maxPutOff bounds how many credentials one run puts off: each leaves an audit row.
+const maxPutOff = 1000
 
 // renderDue renders a batch of what is due and puts off what cannot be rendered.
 func (d *Declarer) renderDue(ctx context.Context, call issuance.Call, due []issuance.DeviceCredential) (rendered int, err error) {
 	var renderings []issuance.Rendering
 	for _, c := range due {
 		standing, err := d.Store.Delivery(ctx, c.ID)
-		if err != nil {
-			return 0, err
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		if err != nil { // one row that cannot be read
+			d.putOff(ctx, call, &issuance.Delivery{Credential: c, Device: issuance.Device{ID: c.Device}}, err)
+			continue
 		}
 		now := standing.Credential
 		if now.DueAt.IsZero() || now.DueAt.After(call.Now) || !now.WithdrawnAt.IsZero() {
@@ -118,8 +119,9 @@ func (d *Declarer) renderDue(ctx context.Context, call issuance.Call, due []issu
 	for i, r := range results {
 		id := renderings[i].ID
 		switch {
-		case errors.Is(r.Err, issuance.ErrConflict): // somebody else is at it; looked at again later
-			d.waiting.failed(id, call.Now, firstRenderPause, lastRenderPause)
+		case errors.Is(r.Err, issuance.ErrConflict): // somebody else is at it
+			until, _ := d.waiting.failed(id, call.Now, conflictPause, lastRenderPause)
+			logger(d.Log).InfoContext(ctx, "credential not rendered: it was changed meanwhile", "credential", id, "again", until)
 		case r.Err != nil:
 			return rendered, r.Err
 		default:
@@ -134,6 +136,7 @@ func (d *Declarer) renderDue(ctx context.Context, call issuance.Call, due []issu
 
 // How long a credential that cannot be rendered is left alone.
 const (
+	conflictPause    = time.Minute
 	firstRenderPause = time.Hour
 	lastRenderPause  = 24 * time.Hour
 )
@@ -141,7 +144,7 @@ const (
 // putOff reports a credential that is due and cannot be rendered, and leaves it alone for a while.
 func (d *Declarer) putOff(ctx context.Context, call issuance.Call, standing *issuance.Delivery, why error) {
 	c := &standing.Credential
-	until := d.waiting.failed(c.ID, call.Now, firstRenderPause, lastRenderPause)
+	until, again := d.waiting.failed(c.ID, call.Now, firstRenderPause, lastRenderPause)
 	check := CheckRendering
 	if refused, ok := errors.AsType[*RefusedError](why); ok {
 		check = refused.Check
@@ -149,7 +152,7 @@ func (d *Declarer) putOff(ctx context.Context, call issuance.Call, standing *iss
 	log := logger(d.Log)
 	log.WarnContext(ctx, "credential cannot be rendered", "credential", c.ID, "device", deviceName(standing.Device),
 		"template", c.Template, "check", check, "error", why, "again", until)
-	if d.Refusals == nil {
+	if d.Refusals == nil || again { // the trail has it
 		return
 	}
 	// The trail outlives what is personal: it names the field, the log the value.

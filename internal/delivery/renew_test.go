@@ -1,8 +1,10 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,16 +67,8 @@ func TestRenewRefuses(t *testing.T) {
 	if _, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0); !errors.Is(err, issuance.ErrConflict) {
 		t.Errorf("while a certificate is issued: %v", err)
 	}
-	other := d.declared(Request{Template: "mdm", Serial: "C02OTHER"})
-	if _, err := d.store.WithdrawCredential(t.Context(), d.call(), other.Credential.ID, 0); err != nil {
-		t.Fatal(err)
-	}
-	_, err := d.declarer.Renew(t.Context(), d.call(), other.Credential.ID, 0)
-	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Check != CheckWithdrawn {
-		t.Errorf("withdrawn: %v", err)
-	}
 	d.remove("staff")
-	_, err = d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+	_, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
 	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Check != CheckTemplateKnown {
 		t.Errorf("template gone: %v", err)
 	}
@@ -266,20 +260,142 @@ func TestBackoffDoublesAndForgets(t *testing.T) {
 	var b backoff[int]
 	at := testNow
 	for i, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
-		until := b.failed(1, at, time.Minute, 5*time.Minute)
-		if until.Sub(at) != want || b.ready(1, until.Add(-1)) || !b.ready(1, until) || !b.ready(2, at) {
+		until, again := b.failed(1, at, time.Minute, 5*time.Minute)
+		if until.Sub(at) != want || again != (i > 0) || b.ready(1, until.Add(-1)) || !b.ready(1, until) || !b.ready(2, at) {
 			t.Errorf("failure %d waits %s, want %s", i+1, until.Sub(at), want)
 		}
 		at = until
 	}
 	b.succeeded(1)
-	if until := b.failed(1, at, time.Minute, 5*time.Minute); until.Sub(at) != time.Minute {
-		t.Errorf("after a success it waits %s", until.Sub(at))
+	until, again := b.failed(1, at, time.Minute, 5*time.Minute)
+	if until.Sub(at) != time.Minute || again {
+		t.Errorf("after a success it waits %s, again %t", until.Sub(at), again)
 	}
-	for i := range maxWaiting + 10 {
-		b.failed(i, at, time.Minute, time.Hour)
+	if !b.ready(1, until.AddDate(-10, 0, 0)) {
+		t.Error("a clock that was ahead holds it back for years")
 	}
-	if len(b.waiting) > maxWaiting {
-		t.Errorf("%d are remembered", len(b.waiting))
+}
+
+// hopeless is a store whose credentials are all due, and cannot be read.
+type hopeless struct {
+	Credentials
+	ids   []issuance.CredentialID
+	tries map[issuance.CredentialID]int
+}
+
+func (h *hopeless) DeviceCredentials(context.Context, issuance.CredentialFilter) iter.Seq2[issuance.DeviceCredential, error] {
+	return func(yield func(issuance.DeviceCredential, error) bool) {
+		for _, id := range h.ids {
+			if !yield(issuance.DeviceCredential{ID: id, DueAt: testNow}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (h *hopeless) Delivery(_ context.Context, id issuance.CredentialID) (issuance.Delivery, error) {
+	h.tries[id]++
+	return issuance.Delivery{}, errDisk
+}
+
+func TestRenderDueTriesEachOnceAndOnlySoManyInVain(t *testing.T) {
+	d := newDesk(t)
+	h := &hopeless{tries: map[issuance.CredentialID]int{}}
+	for i := range 3*maxPutOff + 7 {
+		h.ids = append(h.ids, issuance.CredentialID(fmt.Sprintf("cred_%026d", i)))
+	}
+	d.declarer.Store = h
+	for round := range 4 {
+		if n, err := d.declarer.RenderDue(t.Context(), testNow.Add(time.Hour), 1000); n != 0 || err != nil {
+			t.Fatalf("rendered %d, %v", n, err)
+		}
+		if want := min((round+1)*maxPutOff, len(h.ids)); len(h.tries) != want {
+			t.Errorf("round %d: %d were tried, want %d", round, len(h.tries), want)
+		}
+	}
+	for id, n := range h.tries {
+		if n != 1 {
+			t.Errorf("%s was tried %d times", id, n)
+		}
+	}
+}
+
+// unreadable cannot read one credential.
+type unreadable struct {
+	PushStore
+	id issuance.CredentialID
+}
+
+func (u unreadable) Delivery(ctx context.Context, id issuance.CredentialID) (issuance.Delivery, error) {
+	if id == u.id {
+		return issuance.Delivery{}, errDisk
+	}
+	return u.PushStore.Delivery(ctx, id)
+}
+
+func TestOneUnreadableCredentialHoldsUpNoOther(t *testing.T) {
+	d := newDesk(t)
+	bad := d.declared(Request{Template: "mdm", Serial: "C02BAD", UDID: "U-BAD"})
+	d.now = d.now.Add(time.Millisecond)
+	good := d.declared(Request{Template: "mdm", Serial: "C02GOOD", UDID: "U-GOOD"})
+	store := unreadable{d.store, bad.Credential.ID}
+	m := &mdm{}
+	o, err := NewOutbox(store, m, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := o.PushDue(t.Context(), d.now); n != 1 || !errors.Is(err, errDisk) {
+		t.Errorf("%d pushed, %v", n, err)
+	}
+	d.declarer.Store = store
+	d.now = good.Code.ExpiresAt.Add(time.Second)
+	if n, err := d.declarer.RenderDue(t.Context(), d.now, 10); n != 1 || err != nil {
+		t.Errorf("%d rendered, %v", n, err)
+	}
+}
+
+// A device whose certificate somebody revoked gets no other one by itself.
+func TestRevokingEndsARenewalThatIsUnderWay(t *testing.T) {
+	for name, fetched := range map[string]bool{"not fetched": false, "fetched": true} {
+		d := newDesk(t)
+		first := d.declared(sams())
+		held := d.enrol(first.Delivery)
+		renewed, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fetched {
+			d.fetch(renewed.Delivery)
+		}
+		if _, err := d.store.RevokeCertificate(t.Context(), d.call(), issuance.Revocation{Certificate: held.ID, Reason: 1}); err != nil {
+			t.Fatal(err)
+		}
+		now := d.delivery(first.Credential.ID)
+		if now.Code.Status != issuance.CodeRevoked || now.Document.Body != nil || !now.Credential.DueAt.IsZero() {
+			t.Errorf("%s: code %s, document %d bytes, due %v", name, now.Code.Status, len(now.Document.Body), now.Credential.DueAt)
+		}
+		if refused, ok := errors.AsType[*RefusedError](d.declare(sams())[0].Err); !ok || refused.Check != CheckCodeRevoked {
+			t.Errorf("%s: declared again: %v", name, refused)
+		}
+	}
+}
+
+func TestRevokingWhileTheNextIsIssuedEndsRenewing(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	held := d.enrol(first.Delivery)
+	renewed, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := d.issue(renewed.Delivery)
+	if _, err := d.store.RevokeCertificate(t.Context(), d.call(), issuance.Revocation{Certificate: held.ID, Reason: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.store.CollectCertificate(t.Context(), d.call(), next.ID, func(issuance.Certificate) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if due := d.delivery(first.Credential.ID).Credential.DueAt; !due.IsZero() {
+		t.Errorf("renews by itself at %v, although a person revoked the certificate before", due)
 	}
 }

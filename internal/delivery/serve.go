@@ -20,7 +20,7 @@ const (
 	checkCode     = "code-"
 )
 
-// refusalPause is how long the same refusal of the same document is neither noted nor logged again.
+// refusalPause is how long after a refusal no other of the same document is noted or logged.
 const refusalPause = time.Minute
 
 // noSuchDocument is what a stranger learns of a document that is over, or elsewhere: what he would
@@ -131,8 +131,8 @@ func (s *documentServer) refuse(w http.ResponseWriter, r *http.Request, doc *iss
 	} else {
 		http.Error(w, noSuchDocument, http.StatusNotFound)
 	}
-	// A device that asks again and again is noted once a minute.
-	if doc.RefusedCheck == refusal.Check && now.Sub(doc.RefusedAt).Abs() < refusalPause {
+	// Whoever asks again and again is noted once a minute, whatever he is refused for.
+	if now.Sub(doc.RefusedAt).Abs() < refusalPause {
 		return
 	}
 	attrs := append(describe(doc, r), "check", refusal.Check, "detail", refusal.Text)
@@ -177,7 +177,7 @@ func fetchAdvice(check string) string {
 	case checkCode + string(issuance.CodeConsumed):
 		return "the code has its certificate; a device that asks again lost it (erased, or the declaration was removed): renew the credential"
 	case checkCode + string(issuance.CodeExpired), checkCode + string(issuance.CodeExhausted), checkCode + string(issuance.CodeRevoked), checkCode + "ended":
-		return "renew the credential, or declare it again: the MDM gets a new document"
+		return "renew the credential: the MDM gets a new document"
 	}
 	return identityAdvice[check]
 }

@@ -235,6 +235,25 @@ func TestMDMDocumentOpensToItsDeviceOnly(t *testing.T) {
 	}
 }
 
+func TestRefusalsOfADocumentAreLoggedOnceAMinuteWhateverTheCheck(t *testing.T) {
+	d := newDesk(t)
+	ca := newMDMCA(t, "MDM CA")
+	server := d.mdmServer(newIdentity(t, ca, "", ""))
+	other := ca.identity("00008110-000B")
+	declared := d.declared(Request{Template: "mdm", Serial: testSerial, UDID: testUDID})
+	for want := 1; want <= 2; want++ {
+		for range 3 {
+			d.fetchAs(server, nil, declared.Delivery)
+			d.fetchAs(server, &other, declared.Delivery)
+			get(d.main(d.store), "GET", urlOf(t, declared.Delivery))
+		}
+		if n := strings.Count(d.log.String(), "document refused"); n != want {
+			t.Errorf("%d log lines, want %d:\n%s", n, want, d.log.String())
+		}
+		d.now = d.now.Add(2 * refusalPause)
+	}
+}
+
 func TestLogsNeverHoldSecrets(t *testing.T) {
 	d := newDesk(t)
 	ca := newMDMCA(t, "MDM CA")

@@ -32,6 +32,8 @@ type Credentials interface {
 	Delivery(ctx context.Context, id issuance.CredentialID) (issuance.Delivery, error)
 	// DeliveryOf is Delivery by device and template.
 	DeliveryOf(ctx context.Context, device issuance.DeviceID, template string) (issuance.Delivery, error)
+	// UpdateDevice replaces a device's labels if it is at the revision, else issuance.ErrConflict.
+	UpdateDevice(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, labels map[string]string, mdmFingerprint *string) (issuance.Device, error)
 	// RenderCredentials stores renderings, each for itself: one that conflicts leaves the others alone.
 	RenderCredentials(ctx context.Context, call issuance.Call, renderings []issuance.Rendering) ([]issuance.RenderResult, error)
 	DeviceCredentials(ctx context.Context, f issuance.CredentialFilter) iter.Seq2[issuance.DeviceCredential, error]
@@ -39,9 +41,8 @@ type Credentials interface {
 
 // Pushed keeps what was pushed to an MDM.
 type Pushed interface {
-	// MarkPushed notes the outcome of a push: pushed is what the MDM holds, such as the pair of
-	// ServerTokens, failure "" or why not.
-	MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, pushed, failure string) error
+	// MarkPushed notes how a push goes.
+	MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, o issuance.PushOutcome) error
 }
 
 // Refusals keeps an audit row of a refusal that changed nothing.

@@ -60,25 +60,6 @@ type Template struct {
 	warnings credential.Findings
 }
 
-// altNameText is one alternative name of a template.
-type altNameText struct {
-	name string // Apple's key
-	text
-}
-
-// altName is the field of an alternative name by Apple's key.
-func altName(san *credential.SubjectAltName, name string) *string {
-	switch name {
-	case "dNSName":
-		return &san.DNSName
-	case "rfc822Name":
-		return &san.RFC822Name
-	case "uniformResourceIdentifier":
-		return &san.UniformResourceIdentifier
-	}
-	return &san.NTPrincipalName
-}
-
 // Placeholders are the template's placeholders as it writes them, each once, sorted, such as
 // "device.labels.owner?".
 func (t *Template) Placeholders() []string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"assay/credential"
@@ -18,6 +19,9 @@ type documentReader struct {
 	json  bytes.Buffer
 	nodes map[string]*yaml.Node // by JSON path
 	texts map[string]text       // by JSON path
+	// faulty are the JSON paths of values that have their fault already and are not in the sample: the
+	// rules' findings there say nothing.
+	faulty []string
 }
 
 // maxDocumentDepth is how deep values may nest; Subject's texts are four deep.
@@ -32,12 +36,8 @@ func (r *templateReader) document(n *yaml.Node) {
 		r.fault(n, "document", "", "this is no mapping of Apple's keys to values")
 		return
 	}
-	before := len(r.faults)
 	d := &documentReader{templateReader: r, nodes: map[string]*yaml.Node{"$": n}, texts: map[string]text{}}
 	d.root(n)
-	if len(r.faults) > before {
-		return
-	}
 	read := credential.Read(d.json.Bytes())
 	for _, f := range read.Findings {
 		d.judge(f, "")
@@ -58,12 +58,15 @@ func (r *templateReader) document(n *yaml.Node) {
 
 // judge takes a finding of the sample to where it stands in the file.
 func (d *documentReader) judge(f credential.Finding, about string) {
-	if len(d.texts[f.Path].placeholders()) > 0 {
-		return // rendering judges the value
+	if len(d.texts[f.Path].placeholders()) > 0 || d.isFaulty(f.Path) {
+		return // rendering judges the value, or nothing can
 	}
 	n := d.nodes[f.Path]
 	if n == nil {
 		n = d.nodes["$"]
+	}
+	if f.Fix == "write a boolean" {
+		f.Fix = "write true or false"
 	}
 	f.Line, f.Column = n.Line, n.Column
 	f.Path = "document" + strings.TrimPrefix(f.Path, "$")
@@ -73,6 +76,14 @@ func (d *documentReader) judge(f credential.Finding, about string) {
 	}
 	f.Message = about + f.Message
 	d.template.warnings = append(d.template.warnings, f)
+}
+
+// isFaulty reports whether a path is that of a faulty value, or leads into one.
+func (d *documentReader) isFaulty(path string) bool {
+	return slices.ContainsFunc(d.faulty, func(one string) bool {
+		rest, within := strings.CutPrefix(path, one)
+		return within && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
 }
 
 // keep takes the document over, its texts as the file has them.
@@ -107,16 +118,19 @@ func (d *documentReader) root(n *yaml.Node) {
 			d.fault(key, "document."+key.Value, "remove it", "each device's document gets its own when it is rendered")
 			continue
 		}
-		d.json.WriteByte(',')
 		d.member(key, value, "$", []string{key.Value})
 	}
 	d.json.WriteByte('}')
 }
 
-// member writes a key and its value.
+// member writes a key and its value, with a comma before unless it is the first.
 func (d *documentReader) member(key, value *yaml.Node, path string, steps []string) {
 	if !is(key, "!!str") {
 		d.fault(key, "document", "write the key in quotes", "a key is no text")
+		return
+	}
+	if !bytes.HasSuffix(d.json.Bytes(), []byte("{")) {
+		d.json.WriteByte(',')
 	}
 	d.string(key.Value)
 	d.json.WriteByte(':')
@@ -127,6 +141,9 @@ func (d *documentReader) member(key, value *yaml.Node, path string, steps []stri
 func (d *documentReader) value(n *yaml.Node, path string, steps []string) {
 	if len(steps) > maxDocumentDepth { // the paths of hostile nesting would fill the memory
 		d.fault(n, "document."+steps[0], "", "values nest more than %d deep", maxDocumentDepth)
+		if path := "$." + steps[0]; !slices.Contains(d.faulty, path) {
+			d.faulty = append(d.faulty, path)
+		}
 		d.json.WriteString("null")
 		return
 	}
@@ -135,9 +152,6 @@ func (d *documentReader) value(n *yaml.Node, path string, steps []string) {
 	case yaml.MappingNode:
 		d.json.WriteByte('{')
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			if i > 0 {
-				d.json.WriteByte(',')
-			}
 			key := n.Content[i]
 			d.member(key, n.Content[i+1], path, append(steps[:len(steps):len(steps)], key.Value))
 		}
@@ -178,6 +192,10 @@ func (d *documentReader) scalar(n *yaml.Node, path string, steps []string) {
 		one, err := parseText(n.Value)
 		if err != nil {
 			d.fault(n, "document"+path[1:], "", "%v", err)
+		}
+		if p := one.escaped(); p != "" {
+			d.warn(n, "document"+path[1:], "escaped-placeholder", "write {"+p+"}", "docs/templates.md, Placeholders",
+				"{{%s}} is literal text: it stands as {%s} in every certificate", p, p)
 		}
 		d.texts[path] = one
 		d.string(one.fill(func(placeholder) string { return "sample" }))

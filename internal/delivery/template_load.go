@@ -20,8 +20,13 @@ import (
 // MaxTemplates is the most templates that a folder may have.
 const MaxTemplates = 1000
 
-// ErrNoTemplate is the error for a name that no template has.
-var ErrNoTemplate = fmt.Errorf("no such credential template: %w", issuance.ErrNotFound)
+// ErrNoTemplate is the error for a name that no template has. It is an issuance.ErrNotFound.
+var ErrNoTemplate error = noTemplate{}
+
+type noTemplate struct{}
+
+func (noTemplate) Error() string { return "there is no such credential template" }
+func (noTemplate) Unwrap() error { return issuance.ErrNotFound }
 
 // templateName is the form of a template's name, which is its file's without the ending.
 var templateName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -39,7 +44,7 @@ const templateCheck = time.Second
 
 // Templates are the templates of a folder, read again when a file changes. Either all of a folder's
 // present state is in use or, if anything in it is faulty, all of the last good one, and the log says
-// so once.
+// so once. It also has the warnings of templates that come into use.
 type Templates struct {
 	dir         string
 	directories []string
@@ -50,8 +55,9 @@ type Templates struct {
 	current map[string]*Template
 	read    map[string]fileState // the files that were last read, also in vain
 	checked time.Time
-	logged  string // the fault that the log has; "" while all is well
-	fault   error  // why there is no good state yet
+	logged  string          // the fault that the log has; "" while all is well
+	warned  map[string]bool // the warnings that the log has
+	fault   error           // why there is no good state yet
 }
 
 // fileState tells whether a file changed.
@@ -74,7 +80,23 @@ func LoadTemplates(dir string, directories []string, now func() time.Time, log *
 	if err != nil {
 		t.current, t.fault, t.logged = nil, &UnreadableError{err}, err.Error()
 	}
+	t.warn()
 	return t, t.fault
+}
+
+// warn logs the warnings of the templates in use that the log has not got.
+func (t *Templates) warn() {
+	warned := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(t.current)) {
+		for _, f := range t.current[name].warnings {
+			key := strings.Join([]string{name, f.Path, f.Rule, f.Message}, "\n")
+			if !t.warned[key] && !warned[key] {
+				t.log.Warn("credential template: "+f.Message, "template", name, "place", f.Path, "line", f.Line, "rule", f.Rule, "hint", f.Fix)
+			}
+			warned[key] = true
+		}
+	}
+	t.warned = warned
 }
 
 // Get returns a template by name, or an error that wraps ErrNoTemplate.
@@ -90,10 +112,19 @@ func (t *Templates) Get(name string) (*Template, error) {
 		}
 		one, ok = current[name]
 	}
-	if !ok {
+	if !ok && t.isFaulty() {
+		return nil, fmt.Errorf("template %s: %w (its file may be faulty: see the server's log)", quote(name), ErrNoTemplate)
+	} else if !ok {
 		return nil, fmt.Errorf("template %s: %w", quote(name), ErrNoTemplate)
 	}
 	return one, nil
+}
+
+// isFaulty reports whether the folder's present state cannot be used.
+func (t *Templates) isFaulty() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.logged != ""
 }
 
 // All returns the templates, sorted by name.
@@ -137,6 +168,7 @@ func (t *Templates) fresh(age time.Duration) (map[string]*Template, error) {
 	}
 	t.log.Info("credential templates read again", "templates", len(next))
 	t.current, t.logged, t.fault = next, "", nil
+	t.warn()
 	return t.current, t.fault
 }
 

@@ -86,7 +86,7 @@ func TestTemplatesOfAFolder(t *testing.T) {
 	if one, err := templates.Get("a"); err != nil || one.Name != "a" || one.Directory != "default" {
 		t.Errorf("got %+v, %v", one, err)
 	}
-	if _, err := templates.Get("c"); !errors.Is(err, ErrNoTemplate) || !errors.Is(err, issuance.ErrNotFound) {
+	if _, err := templates.Get("c"); !errors.Is(err, ErrNoTemplate) || !errors.Is(err, issuance.ErrNotFound) || err.Error() != `template "c": there is no such credential template` {
 		t.Errorf("got %v", err)
 	}
 }
@@ -165,6 +165,66 @@ func TestFaultyTemplatesLeaveTheLastGoodOnesInUse(t *testing.T) {
 	s.pass(templateCheck)
 	if b, err := templates.Get("b"); err != nil || !b.RevokeSuperseded {
 		t.Errorf("the mended state is not in use: %+v, %v", b, err)
+	}
+}
+
+func TestATemplateThatMayBeFaultySaysSo(t *testing.T) {
+	s := newShelf(t, "a.yaml", small)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hint = "(its file may be faulty: see the server's log)"
+	s.write(t, "b.yaml", strings.Replace(small, "384", "512", 1))
+	if _, err := templates.Get("b"); !errors.Is(err, ErrNoTemplate) || !strings.HasSuffix(err.Error(), hint) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.Remove(filepath.Join(s.dir, "b.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := templates.Get("b"); !errors.Is(err, ErrNoTemplate) || strings.Contains(err.Error(), hint) {
+		t.Errorf("once it is gone: %v", err)
+	}
+}
+
+func TestWarningsOfTemplatesAreLoggedOnce(t *testing.T) {
+	off := strings.Replace(small, "Attest: true", "Attest: false", 1)
+	s := newShelf(t, "a.yaml", off, "b.yaml", small)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step, want := range []string{"a attest-off, a unattested-refused", "", "b escaped-placeholder", "", "a attest-off, a unattested-refused"} {
+		var got []string
+		for line := range strings.Lines(s.log.String()) {
+			if !strings.Contains(line, "level=WARN") {
+				continue
+			}
+			var one []string
+			for _, key := range []string{" template=", " rule="} {
+				_, value, _ := strings.Cut(line, key)
+				value, _, _ = strings.Cut(value, " ")
+				one = append(one, value)
+			}
+			if !strings.Contains(line, " place=") || !strings.Contains(line, " hint=") {
+				t.Errorf("incomplete: %s", line)
+			}
+			got = append(got, strings.Join(one, " "))
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("step %d: got %q, want %q", step, got, want)
+		}
+		s.log.Reset()
+		switch step {
+		case 1:
+			s.write(t, "b.yaml", strings.Replace(small, "{device.serial}", "{{device.serial}}", 1))
+		case 2:
+			s.write(t, "a.yaml", small+"# mended\n")
+		case 3:
+			s.write(t, "a.yaml", off)
+		}
+		s.pass(templateCheck)
+		names(templates)
 	}
 }
 

@@ -98,12 +98,16 @@ func (r *templateReader) file(data []byte) {
 	}
 	var root yaml.Node
 	if err := yaml.Load(data, &root); err != nil {
-		r.fault(nil, "", "", "this is no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		r.faults = append(r.faults, notYAML(data, err))
 		return
 	}
 	n := &root
 	if n.Kind == yaml.DocumentNode && len(n.Content) == 1 {
 		n = n.Content[0]
+	}
+	if is(n, "!!null") && n.Value == "" {
+		r.fault(nil, "", "", "the file is empty")
+		return
 	}
 	if n.Kind != yaml.MappingNode {
 		r.fault(n, "", "", "a template is a mapping of keys to values")
@@ -173,7 +177,7 @@ func (r *templateReader) keys(root *yaml.Node) {
 		at := slices.IndexFunc(setters, func(s keySetter) bool { return s.key == key.Value })
 		switch {
 		case at < 0 || key.Kind != yaml.ScalarNode:
-			r.fault(key, shorten(key.Value), "", "this is no key of a template")
+			r.fault(key, shorten(key.Value), meant(key.Value), "this is no key of a template")
 		case values[key.Value] != nil:
 			r.fault(key, key.Value, "keep one of them", "the key appears twice")
 		default:
@@ -193,6 +197,30 @@ func (r *templateReader) keys(root *yaml.Node) {
 	r.document(values["document"])
 	r.macOnly(values)
 	r.outlook(values)
+}
+
+// meant says which key was perhaps meant by one that is none; "" for no idea.
+func meant(key string) string {
+	fold := func(s string) string { return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(s)) }
+	for _, s := range setters {
+		if oneSlip(fold(key), fold(s.key)) {
+			return "write " + s.key
+		}
+	}
+	return ""
+}
+
+// oneSlip reports whether two words differ at one place, in at most two letters and by less than a third.
+func oneSlip(a, b string) bool {
+	longer, shorter := max(len(a), len(b)), min(len(a), len(b))
+	same := 0
+	for same < shorter && a[same] == b[same] {
+		same++
+	}
+	for end := 1; same < shorter && end <= shorter && a[len(a)-end] == b[len(b)-end]; end++ {
+		same++
+	}
+	return longer-same <= 2 && 3*(longer-same) < longer
 }
 
 func (r *templateReader) version(n *yaml.Node) {

@@ -103,9 +103,33 @@ var faultCases = []struct{ name, old, new, key, word string }{
 	{"no document", small[len("version: 1\n"):], "", "document", "missing"},
 	{"document of another kind", small[len("version: 1\n"):], "document: [1]", "document", "no mapping"},
 	{"no mapping at all", small, "[1]", "", "mapping"},
-	{"empty", small, "", "", ""},
-	{"no YAML", small, "{", "", "no YAML"},
-	{"two documents", small, small + "---\n" + small, "", "no YAML"},
+	{"empty", small, "", "", "test: the file is empty"},
+	{"empty but for a comment", small, "# later\n", "", "test: the file is empty"},
+	{"empty but for a mark", small, "---\n", "", "test: the file is empty"},
+	{"no YAML", small, "{", "", "line 1: a [ or { that is never closed"},
+	{"tag of nobody", "version: 1", "version: !a!b 1", "", "line 1: anchors, aliases and tags"},
+	{"alias of nothing", "KeySize: 384", "KeySize: *size", "", "line 4: anchors, aliases and tags"},
+	{"tab", "  KeySize: 384", "\tKeySize: 384", "", "line 4: a tab; indent with blanks"},
+	{"tab before a list", "version: 1", "version: 1\nbind:\n\t- serial", "", "line 3: a tab; indent with blanks"},
+	{"tab in a text", "version: 1", "version: 1\nx: |\n\tserial", "", "line 3: a tab; indent with blanks"},
+	{"quote not closed", `"CN", "`, `"CN, "`, "", "line 7: "},
+	{"quote never closed", "KeyType: EC", "KeyType: 'EC", "", "line 3: a quote that is never closed"},
+	{"bracket not closed", `}"]]]`, `}"]]`, "", "line 7: a [ without its ]"},
+	{"brace not closed", "version: 1", "version: 1\nx: {a: 1\ny: 2", "", "line 2: a { without its }"},
+	{"colon in a value", "version: 1", "version: 1\nx: a: b", "", "line 2: a colon where no key can stand"},
+	{"indentation", "  KeySize", "   KeySize", "", "line 4: a colon where no key can stand; mend the indentation"},
+	{"item among keys", "version: 1", "version: 1\n- x", "", "line 2: this does not belong to the lines above; mend the indentation"},
+	{"sign that begins no value", "version: 1", "version: 1\nx: @é", "", "line 2: a value cannot begin with @; put it in quotes"},
+	{"backslash", "version: 1", "version: 1\nx: \"\\q\"", "", `line 2: a \ within quotes`},
+	{"control character", "KeySize: 384", "KeySize: 384 # \x01", "", "line 4: a control character"},
+	{"not UTF-8", "KeySize: 384", "KeySize: 384 # \xff", "", "line 4: the text is not UTF-8"},
+	{"two documents", small, small + "---\n" + small, "", "more than one document; remove the lines ---"},
+	{"key misspelt", "version: 1", "version: 1\nexpireAfterFetch: 1h", "expireAfterFetch", "write expiresAfterFetch"},
+	{"key of another style", "version: 1", "version: 1\nrenew-before: 1h", "renew-before", "write renewBefore"},
+	{"letters swapped", "version: 1", "version: 1\ntragets: [ios]", "tragets", "write targets"},
+	{"word for a truth", "version: 1", "version: 1\nrevokeSuperseded: yes", "revokeSuperseded", "write true or false"},
+	{"word for a truth in the document", "Attest: true", "Attest: certainly", "document.Attest", "write true or false"},
+	{"number for a key of the document", "Attest: true", "Attest: true\n  1: x", "document", "write the key in quotes"},
 	{"too large", small, "#" + strings.Repeat("x", MaxTemplateSize) + "\n" + small, "", "65536"},
 	{"directory with a slash", "version: 1", "version: 1\ndirectory: a/b", "directory", "name"},
 	{"target of nothing known", "version: 1", "version: 1\ntargets: [android]", "targets[0]", "platform"},
@@ -205,6 +229,44 @@ bind: serial
 	}
 }
 
+// Faults of every kind in one file: none hides another, and none is told twice.
+func TestParseTemplateReportsFaultsOfAllKindsTogether(t *testing.T) {
+	_, err := ParseTemplate("test", []byte(`version: 2
+expire: 30d
+targets: ["macos:14,chip=Intel"]
+document:
+  ClientIdentifier: x
+  1: y
+  KeyType: ECSECPrimeRandom
+  KeySize: 512
+  HardwareBound: true
+  Subject: [[["O", "{device.imei}"], ["cn", "a"]], [["CN", "{device.serial"]]]
+  SubjectAltName: [[[[[[[[[1]]]]]]]]]
+`))
+	faulty, ok := errors.AsType[*TemplateError](err)
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	var got []string
+	for _, f := range faulty.Faults {
+		got = append(got, fmt.Sprintf("%d %s", f.Line, f.Key))
+	}
+	want := []string{"1 version", "2 expire", "3 targets[0]", "5 document.ClientIdentifier", "6 document", "8 document.KeySize",
+		"10 document.Subject[0][0][1]", "10 document.Subject[1][0][1]", "10 document.Subject[0][1][0]", "11 document.SubjectAltName"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s\n%v", diff, err)
+	}
+}
+
+func TestAKeyIsSuggestedForASlipOnly(t *testing.T) {
+	for key, want := range map[string]string{"expiresafterfetch": "write expiresAfterFetch", "Directory": "write directory", "directoryy": "write directory", "targts": "write targets",
+		"x": "", "extra": "", "vrsn": "", "binder": "", "allow": "", "": "", "b": ""} {
+		if got := meant(key); got != want {
+			t.Errorf("%s: got %q, want %q", key, got, want)
+		}
+	}
+}
+
 func TestFaultsAreBounded(t *testing.T) {
 	_, err := ParseTemplate("test", []byte(small+"targets: ["+strings.Repeat("x, ", 90)+"x]\n"+strings.Repeat("x: 1\n", 1000)))
 	if faulty, ok := errors.AsType[*TemplateError](err); !ok || len(faulty.Faults) != maxFaults {
@@ -228,15 +290,18 @@ func TestTemplateWarnings(t *testing.T) {
 		old, new string
 		want     []string
 	}{
-		"none":                             {"", "", nil},
-		"of the document":                  {"  KeySize: 384", "  UsageFlags: 0\n  KeySize: 384", []string{"usage-flags-zero document.UsageFlags 4"}},
-		"of a target":                      {"version: 1", "version: 1\ntargets: [\"ipados:17,chip=A10X\"]", []string{"target-attest-ignored document.Attest 7"}},
-		"not of a value yet unknown":       {"KeySize: 384", "KeySize: 384\n  SubjectAltName: {rfc822Name: \"{device.labels.mail}\"}", nil},
-		"of a value that is always so":     {"KeySize: 384", "KeySize: 384\n  SubjectAltName: {rfc822Name: mail}", []string{"alt-name-email document.SubjectAltName.rfc822Name 5"}},
-		"Mac key where others are too":     {"version: 1", "version: 1\ntargets: [ios, \"macos,chip=M1\"]\nkeyIsExtractable: false", []string{"macos-only keyIsExtractable 3"}},
-		"every device refused":             {"Attest: true", "Attest: false", []string{"attest-off document.Attest 6", "unattested-refused allowUnattested 3"}},
-		"anybody who learns the URL first": {"version: 1", "version: 1\nallowUnattested: true", []string{"unattested-anybody allowUnattested 2"}},
-		"only the device learns the URL":   {"version: 1", "version: 1\nallowUnattested: true\nauthentication: MDM", nil},
+		"none":                                {"", "", nil},
+		"of the document":                     {"  KeySize: 384", "  UsageFlags: 0\n  KeySize: 384", []string{"usage-flags-zero document.UsageFlags 4"}},
+		"of a target":                         {"version: 1", "version: 1\ntargets: [\"ipados:17,chip=A10X\"]", []string{"target-attest-ignored document.Attest 7"}},
+		"not of a value yet unknown":          {"KeySize: 384", "KeySize: 384\n  SubjectAltName: {rfc822Name: \"{device.labels.mail}\"}", nil},
+		"of a value that is always so":        {"KeySize: 384", "KeySize: 384\n  SubjectAltName: {rfc822Name: mail}", []string{"alt-name-email document.SubjectAltName.rfc822Name 5"}},
+		"Mac key where others are too":        {"version: 1", "version: 1\ntargets: [ios, \"macos,chip=M1\"]\nkeyIsExtractable: false", []string{"macos-only keyIsExtractable 3"}},
+		"placeholder with its braces doubled": {"{device.serial}", "{{device.serial}}", []string{"escaped-placeholder document.Subject[0][0][1] 7"}},
+		"such a one beside a real one":        {"{device.serial}", "{device.serial}-{{device.labels.a?}}", []string{"escaped-placeholder document.Subject[0][0][1] 7"}},
+		"braces that are no placeholder":      {"{device.serial}", "{{no}} device.serial}} {{device.serial", nil},
+		"every device refused":                {"Attest: true", "Attest: false", []string{"attest-off document.Attest 6", "unattested-refused allowUnattested 3"}},
+		"anybody who learns the URL first":    {"version: 1", "version: 1\nallowUnattested: true", []string{"unattested-anybody allowUnattested 2"}},
+		"only the device learns the URL":      {"version: 1", "version: 1\nallowUnattested: true\nauthentication: MDM", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string

@@ -38,14 +38,14 @@ func (d *deliveries) work(ctx context.Context, i *Installation, log *slog.Logger
 	if rendered > 0 {
 		log.Info("rendered credentials that were due", "credentials", rendered)
 	}
-	if d.outbox == nil || err != nil {
+	if d.outbox == nil {
 		return err
 	}
-	pushed, err := d.outbox.PushDue(ctx, i.now())
+	pushed, failed := d.outbox.PushDue(ctx, i.now())
 	if pushed > 0 {
 		log.Info("pushed declarations", "credentials", pushed)
 	}
-	return err
+	return errors.Join(err, failed)
 }
 
 // newDeliveries wires what delivers templates. directoryURL may fail, where the server's URL is not
@@ -238,26 +238,6 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 	}
 	return out, nil
 }
-
-// endpointURL is the URL of an endpoint: the configured one, else the running server's, else the one
-// of its address; "" where the endpoint does not listen.
-func (i *Installation) endpointURL(e Endpoint, file string) (string, error) {
-	if e.Listen == "" {
-		return "", nil
-	}
-	if e.URL == "" {
-		if running := runningURL(i.Dir, file); running != "" {
-			return running, nil
-		}
-		if strings.HasSuffix(e.Listen, ":0") {
-			return "", errors.New("the server's URLs are not known until it runs: start `assay serve` first")
-		}
-	}
-	return e.baseURL(e.Listen)
-}
-
-// AdminURL is the URL of the admin API: the configured one, else the running server's.
-func (i *Installation) AdminURL() (string, error) { return i.endpointURL(i.Config.Admin, adminURLFile) }
 
 // version is the program's, as the module that it was built from has it.
 func version() string {

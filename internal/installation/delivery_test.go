@@ -122,8 +122,8 @@ func TestAdminListenerNeedsATokenAndServesNothingElse(t *testing.T) {
 			t.Errorf("%s with token %t: %d, want %d", c.url, c.token != "", answer.StatusCode, c.want)
 		}
 	}
-	if url, err := i.AdminURL(); err != nil || url != s.AdminURL {
-		t.Errorf("the admin API is found at %q, %v", url, err)
+	if url := runningURL(dir, adminURLFile); url != s.AdminURL {
+		t.Errorf("the admin API is found at %q", url)
 	}
 }
 
@@ -269,6 +269,25 @@ func TestProfileBringsWhatADeviceHasToTrust(t *testing.T) {
 		}
 		if len(trust) != 2 || !bytes.Equal(trust[n], certs[0].Raw) {
 			t.Errorf("certificate %d of %d is not %s", n, len(trust), file)
+		}
+	}
+}
+
+func TestServerRendersWhatIsDueByItself(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	writeTemplate(t, dir, "phone", phoneTemplate)
+	i := opened(t, dir)
+	i.Config.URL = "https://127.0.0.1:8443"
+	first := declared(t, i, `{"template": "phone", "serial": "FAKE1"}`)
+	later := time.Now().Add(31 * 24 * time.Hour)
+	i.now = func() time.Time { return later }
+	serve(t, i)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, c := ask[admin.Credential](t, i, "GET", "/credentials/"+first.ID, ""); c.Revision == 2 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server runs, and what is due is not rendered")
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 )
 
 // checkEndpoints reports the faults of the admin, mdm, push and profileSigning sections.
@@ -51,13 +52,8 @@ func (e Endpoint) check() error {
 			return fmt.Errorf("url: %w", err)
 		}
 	}
-	_, err := e.baseURL(e.Listen)
+	_, err := baseURL(e.URL, e.Listen)
 	return err
-}
-
-// baseURL is the URL of an endpoint that listens on the address.
-func (e Endpoint) baseURL(address string) (string, error) {
-	return baseURL(e.URL, address)
 }
 
 func (k KMFDDM) check() error {
@@ -75,4 +71,21 @@ func (k KMFDDM) check() error {
 		return errors.New("keyFile is missing: the file with KMFDDM's API key")
 	}
 	return nil
+}
+
+// endpointURL is the URL of an endpoint: the configured one, else the running server's, else the one
+// of its address; "" where the endpoint does not listen.
+func (i *Installation) endpointURL(e Endpoint, file string) (string, error) {
+	if e.Listen == "" {
+		return "", nil
+	}
+	if e.URL == "" {
+		if running := runningURL(i.Dir, file); running != "" {
+			return running, nil
+		}
+		if strings.HasSuffix(e.Listen, ":0") {
+			return "", errors.New("the server's URLs are not known until it runs: start `assay serve` first")
+		}
+	}
+	return baseURL(e.URL, e.Listen)
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"assay/attest"
@@ -157,12 +158,13 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	for _, w := range running.Warnings {
 		o.Log.Warn(w)
 	}
-	upkeep, stopUpkeep := context.WithCancel(ctx)
-	upkeepDone := make(chan struct{})
-	go func() {
-		defer close(upkeepDone)
-		i.upkeep(upkeep, acme, deliveries, o.Log)
-	}()
+	periodic, stopPeriodic := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	working.Go(func() { i.upkeep(periodic, acme, o.Log) })
+	// By itself: an MDM that is slow to take declarations must not hold up the rest.
+	working.Go(func() {
+		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error { return deliveries.work(ctx, i, o.Log) })
+	})
 	failed := fronts.serve()
 	o.Log.Info("serving", "url", running.BaseURL, "listen", fronts.all[0].listener.Addr().String(), "directories", slices.Sorted(maps.Keys(running.Directories)))
 	for _, f := range fronts.all[1:] {
@@ -178,8 +180,8 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 		o.Log.Info("stopping: requests in flight are finished first")
 	}
 	err = errors.Join(err, fronts.shutdown(ctx))
-	stopUpkeep()
-	<-upkeepDone
+	stopPeriodic()
+	working.Wait()
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
 	defer cancel()
 	return errors.Join(err, acme.FlushStrangers(flush))
@@ -229,19 +231,25 @@ func (i *Installation) newServer(ctx context.Context, running *Running, log *slo
 	})
 }
 
-// upkeep does the periodic work: CRLs, dead claims, clean-up, renewals and pushes, counts of strangers' refusals.
-func (i *Installation) upkeep(ctx context.Context, acme *server.Server, deliveries *deliveries, log *slog.Logger) {
-	ticker := time.NewTicker(upkeepInterval)
-	defer ticker.Stop()
-	for {
-		if err := errors.Join(
+// upkeep does the server's periodic work: CRLs, dead claims, clean-up, counts of strangers' refusals.
+func (i *Installation) upkeep(ctx context.Context, acme *server.Server, log *slog.Logger) {
+	everyMinute(ctx, log, "upkeep", func(ctx context.Context) error {
+		return errors.Join(
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
 			i.cleanUp(ctx, log),
-			deliveries.work(ctx, i, log),
 			acme.FlushStrangers(ctx),
-		); err != nil && ctx.Err() == nil {
-			log.Error("upkeep", "error", err)
+		)
+	})
+}
+
+// everyMinute does some work at once and then every minute, until the context ends.
+func everyMinute(ctx context.Context, log *slog.Logger, what string, work func(context.Context) error) {
+	ticker := time.NewTicker(upkeepInterval)
+	defer ticker.Stop()
+	for {
+		if err := work(ctx); err != nil && ctx.Err() == nil {
+			log.Error(what, "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -309,9 +317,11 @@ func lock(dir string) (unlock func() error, err error) {
 // writeURLs tells other processes, and people, where the server's listeners are.
 func writeURLs(dir string, running *Running) error {
 	var errs []error
-	for name, url := range map[string]string{urlFile: running.BaseURL, adminURLFile: running.AdminURL, mdmURLFile: running.MDMURL} {
-		if url != "" {
-			errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(url+"\n"), 0o600))
+	for _, f := range []struct{ name, url string }{
+		{adminURLFile, running.AdminURL}, {mdmURLFile, running.MDMURL}, {urlFile, running.BaseURL}, // last: who waits for it finds the others
+	} {
+		if f.url != "" {
+			errs = append(errs, os.WriteFile(filepath.Join(dir, f.name), []byte(f.url+"\n"), 0o600))
 		}
 	}
 	return errors.Join(errs...)

@@ -41,11 +41,6 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	deliveries, err := i.serving(running, logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-
 	// A round of upkeep, which begins as soon as upkeep does. A request of a stranger before it is
 	// what the round's last step tells the trail.
 	round := func() {
@@ -58,7 +53,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			i.upkeep(ctx, acme, deliveries, logger)
+			i.upkeep(ctx, acme, logger)
 		}()
 		defer func() { cancel(); <-done }()
 		for deadline := time.Now().Add(10 * time.Second); strangersFlushed(t, i) == before; time.Sleep(10 * time.Millisecond) {
@@ -122,13 +117,9 @@ func TestUpkeepStopsWithItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deliveries, err := i.serving(running, logger)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	i.upkeep(ctx, acme, deliveries, logger) // returns
+	i.upkeep(ctx, acme, logger) // returns
 	if text := log.String(); strings.Contains(text, "level=ERROR") {
 		t.Errorf("stopping is told as a fault:\n%s", text)
 	}

@@ -8,12 +8,16 @@ package inventory
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -30,16 +34,27 @@ type Row struct {
 	Serial string // "" if the list does not say
 	UDID   string
 	Labels map[string]string // the other columns by their header; empty fields left out, nil if none
+
+	Columns []string // the header, the same for every row; without ReportColumns
+	Fields  []string // the row as it was, without those of ReportColumns; fewer where it could not be read
 }
+
+// ReportColumns are the columns that a report of rows puts before the list's own, so that its rows can be
+// mended and read again: ReadCSV leaves them out, in any case.
+var ReportColumns = []string{"assay_line", "assay_check", "assay_error"}
 
 // ReadCSV yields the devices of a CSV file (RFC 4180) with a header. The columns "serial" and
 // "udid", in any case and of which at least one must be there, name the device; all others are kept
-// as labels. A byte order mark is tolerated and rows whose fields are all empty are skipped. Behind a
-// row that cannot be used, a *RowError, the sequence goes on; any other error names its line and ends
-// it.
+// as labels, but for ReportColumns. A byte order mark is tolerated and rows whose fields are all empty
+// are skipped. Behind a row that cannot be used, a *RowError, the sequence goes on; any other error names
+// its line and ends it.
 func ReadCSV(r io.Reader) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
-		records := newList(r)
+		records, err := newList(r)
+		if err != nil {
+			yield(Row{}, err)
+			return
+		}
 		head, err := readHeader(records)
 		if err != nil {
 			yield(Row{}, err)
@@ -49,6 +64,12 @@ func ReadCSV(r io.Reader) iter.Seq2[Row, error] {
 			record, err := records.next()
 			if errors.Is(err, io.EOF) {
 				return
+			}
+			if unusable, ok := errors.AsType[*RowError](err); ok {
+				if !yield(Row{Line: unusable.Line, Columns: head.columns, Fields: head.fields(record)}, unusable) {
+					return
+				}
+				continue
 			}
 			if err != nil {
 				yield(Row{}, err)
@@ -80,7 +101,8 @@ func (e *RowError) Unwrap() error { return e.Err }
 // header is where the columns are.
 type header struct {
 	names        []string
-	serial, udid int // -1: no such column
+	columns      []string // names without ReportColumns
+	serial, udid int      // -1: no such column
 }
 
 func readHeader(records *list) (header, error) {
@@ -89,16 +111,19 @@ func readHeader(records *list) (header, error) {
 	if errors.Is(err, io.EOF) {
 		return h, errors.New("line 1: the list is empty; it needs a header with the column serial or udid")
 	}
+	if _, ok := errors.AsType[*RowError](err); ok {
+		return h, errors.New(err.Error()) // without a header there is no list that goes on
+	}
 	if err != nil {
 		return h, err
 	}
-	if len(record) > MaxColumns {
-		return h, fmt.Errorf("line 1: %d columns, but the limit is %d", len(record), MaxColumns)
-	}
 	seen := make(map[string]bool, len(record))
 	for i, name := range record {
-		name = strings.TrimSpace(name)
+		name = strings.Clone(strings.TrimSpace(name))
 		key := strings.ToLower(name)
+		if err := checkName(name); err != nil {
+			return h, err
+		}
 		switch {
 		case name == "":
 			return h, fmt.Errorf("line 1: column %d has no name", i+1)
@@ -110,12 +135,70 @@ func readHeader(records *list) (header, error) {
 			h.udid = i
 		}
 		seen[key] = true
-		h.names = append(h.names, strings.Clone(name))
+		h.names = append(h.names, name)
+		if !ofReport(name) {
+			h.columns = append(h.columns, name)
+		}
+	}
+	if len(h.columns) > MaxColumns {
+		return h, fmt.Errorf("line 1: %d columns, but the limit is %d", len(h.columns), MaxColumns)
 	}
 	if h.serial < 0 && h.udid < 0 {
-		return h, errors.New("line 1: the header has neither the column serial nor udid")
+		return h, h.namesNoDevice()
 	}
 	return h, nil
+}
+
+// checkName refuses a column that no list has which was read as what it is.
+func checkName(name string) error {
+	switch {
+	case strings.Contains(name, "\t"):
+		return errors.New("line 1: a tab in the header: are the fields separated by tabs? They have to be by commas")
+	case strings.ContainsRune(name, '\r'):
+		return errors.New("line 1: control characters in the header: do the lines end with CR alone?")
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return errors.New("line 1: control characters in the header: is it text in UTF-8?")
+	case !utf8.ValidString(name):
+		return errors.New("line 1: the header is not UTF-8: save the list as UTF-8")
+	case len(name) > MaxField:
+		return fmt.Errorf("line 1: a column's name has %d bytes, but the limit is %d", len(name), MaxField)
+	}
+	return nil
+}
+
+// namesNoDevice says what a header has that names no device.
+func (h *header) namesNoDevice() error {
+	const shown, longest = 5, 40
+	var found []string
+	for _, name := range h.names[:min(len(h.names), shown)] {
+		if cut := []rune(name); len(cut) > longest {
+			name = string(cut[:longest]) + "…"
+		}
+		found = append(found, strconv.Quote(name))
+	}
+	text := "line 1: the header has neither the column serial nor udid, but " + strings.Join(found, ", ")
+	if more := len(h.names) - shown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	if strings.Contains(strings.Join(h.names, ""), ";") {
+		text += `: are the fields separated by ";"? They have to be by commas`
+	}
+	return errors.New(text)
+}
+
+func ofReport(column string) bool {
+	return slices.ContainsFunc(ReportColumns, func(name string) bool { return strings.EqualFold(name, column) })
+}
+
+// fields are those of a record, whatever it lacks, without those of ReportColumns.
+func (h *header) fields(record []string) []string {
+	var fields []string
+	for i, field := range record {
+		if i >= len(h.names) || !ofReport(h.names[i]) {
+			fields = append(fields, strings.Clone(field)) // the reader reuses its record
+		}
+	}
+	return fields
 }
 
 // row turns a record into a row; empty if all its fields are.
@@ -128,10 +211,14 @@ func (h *header) row(line int, record []string) (row Row, empty bool, err error)
 	if empty {
 		return row, true, nil
 	}
+	row.Columns, row.Fields = h.columns, h.fields(record)
 	if len(record) != len(h.names) {
 		return row, false, fmt.Errorf("%d fields, but the header has %d", len(record), len(h.names))
 	}
 	for i, field := range record {
+		if ofReport(h.names[i]) {
+			continue
+		}
 		if err := checkField(field); err != nil {
 			return row, false, fmt.Errorf("column %q: %w", h.names[i], err)
 		}
@@ -179,20 +266,34 @@ type list struct {
 	last  int // the line of the record read last
 }
 
-func newList(r io.Reader) *list {
-	bounded := &boundedReader{r: skipMark(r)}
+func newList(r io.Reader) (*list, error) {
+	text, err := skipMark(r)
+	if err != nil {
+		return nil, err
+	}
+	bounded := &boundedReader{r: text}
 	l := &list{Reader: csv.NewReader(bounded), bytes: bounded}
 	l.FieldsPerRecord = -1 // checked by row, so that the error can say both numbers
 	l.ReuseRecord = true
-	return l
+	return l, nil
 }
 
-// next returns the next record, io.EOF after the last one.
+// next returns the next record, io.EOF after the last one. Behind a quote within a field without quotes,
+// a *RowError with the fields before it, the next line is the next record; a quoted field that goes
+// wrong may have swallowed lines.
 func (l *list) next() ([]string, error) {
 	l.bytes.left = MaxRecord
 	record, err := l.Read()
-	if e, ok := errors.AsType[*csv.ParseError](err); ok && !errors.Is(e.Err, errTooLong) {
+	e, malformed := errors.AsType[*csv.ParseError](err)
+	if malformed && errors.Is(e.Err, csv.ErrBareQuote) {
+		l.last = e.StartLine
+		return record, &RowError{Line: e.StartLine, Err: fmt.Errorf("byte %d: a quote in a field that is not quoted; quote the field, and double the quote", e.Column)}
+	}
+	if malformed && !errors.Is(e.Err, errTooLong) {
 		return nil, fmt.Errorf("line %d, byte %d: %w", e.Line, e.Column, e.Err)
+	}
+	if errors.Is(err, errTooLong) && l.last == 0 {
+		return nil, fmt.Errorf("line 1: %w: do the lines end with CR alone?", errTooLong)
 	}
 	if errors.Is(err, errTooLong) {
 		return nil, fmt.Errorf("after line %d: %w", l.last, errTooLong)
@@ -221,12 +322,16 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// skipMark leaves out the UTF-8 byte order mark that spreadsheets write.
-func skipMark(r io.Reader) io.Reader {
+// skipMark leaves out the UTF-8 byte order mark that spreadsheets write, and refuses those of UTF-16.
+func skipMark(r io.Reader) (io.Reader, error) {
 	const mark = "\xef\xbb\xbf"
 	buffered := bufio.NewReader(r)
-	if start, err := buffered.Peek(len(mark)); err == nil && string(start) == mark {
+	start, _ := buffered.Peek(len(mark)) // what there is; an error comes again
+	if bytes.HasPrefix(start, []byte("\xff\xfe")) || bytes.HasPrefix(start, []byte("\xfe\xff")) {
+		return nil, errors.New("line 1: the list is UTF-16, by its byte order mark: save it as UTF-8")
+	}
+	if string(start) == mark {
 		_, _ = buffered.Discard(len(mark)) // cannot fail: they were just peeked
 	}
-	return buffered
+	return buffered, nil
 }

@@ -7,7 +7,7 @@ import "assay/attest"
 var hints = map[string]string{
 	"code-usable":           "`assay code show` tells what became of the code: renew the credential, or mint a new code if it was minted by hand",
 	"code-live":             "another device or order used the code first: mint one code a device",
-	"evidence":              "if this device cannot attest, mint its code with --allow-unattested, or say allowUnattested in its template",
+	"evidence":              "see that the device reaches Apple's attestation service: the error that it sent instead of an attestation says so if it did not. If this device cannot attest at all, mint its code with --allow-unattested, or say allowUnattested in its template",
 	"bound-serial":          "the code was given to another device than the one it was minted for",
 	"bound-serial-attested": "under User Enrollment devices attest no serial: mint an unbound code",
 	"bound-udid":            "on a Mac compare with the provisioning UDID, not the hardware UUID",

@@ -35,7 +35,8 @@ type DeviceCredential struct {
 	// the present one not included.
 	Attempts int
 
-	// Pushed is the AssetToken+" "+ConfigurationToken that was last pushed to the MDM; "" for never.
+	// Pushed is what the MDM holds: the AssetToken+" "+ConfigurationToken that was last pushed to it, ""
+	// for nothing, or anything else for what is not known, because a push never came to its end.
 	Pushed    string
 	PushedAt  time.Time
 	PushError string // why the last push failed; "" if it did not
@@ -91,6 +92,14 @@ type Rendering struct {
 type RenderResult struct {
 	Credential DeviceCredential
 	Err        error
+}
+
+// PushOutcome is a step of a push: its beginning, its failure, or (Done) its end.
+type PushOutcome struct {
+	Before  string // DeviceCredential.Pushed when the push began. If it changed since, another push came between
+	Pushed  string // what the MDM holds now
+	Failure string // why the push failed; "" if it did not
+	Done    bool
 }
 
 // Delivery is a device's credential as it is delivered at the moment.

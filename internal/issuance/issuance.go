@@ -203,6 +203,21 @@ type Device struct {
 	CreatedAt      time.Time
 }
 
+// Limits on the labels of one device or code: how many there are, and LabelBytes of them.
+const (
+	MaxLabels     = 64
+	MaxLabelBytes = 16 << 10
+)
+
+// LabelBytes is how much labels hold, names and values together.
+func LabelBytes(labels map[string]string) int {
+	n := 0
+	for name, value := range labels {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
 // MergeLabels are labels with others added, or put in the place of those of the same name. An empty
 // value changes nothing: it is an empty cell of somebody's list.
 func MergeLabels(labels, with map[string]string) map[string]string {

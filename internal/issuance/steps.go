@@ -16,6 +16,9 @@ var (
 	ErrConflict = errors.New("state changed meanwhile")
 	// ErrCodeTaken: another order claimed the code, or it was revoked or expired meanwhile.
 	ErrCodeTaken = errors.New("code is no longer usable")
+	// ErrOverloaded: too many changes wait already. Nothing was changed; asked again a little later, it
+	// may be.
+	ErrOverloaded = errors.New("store is overloaded")
 )
 
 // CodeUnusableError says why a code cannot be ordered with. The client learns none of it.

@@ -25,6 +25,8 @@ type TokenUse struct {
 	Request string // method and route, such as "GET /api/v1/codes/{code}"
 	Status  int    // HTTP status of the answer
 	Check   string // the failed check where the token was refused; "" otherwise
+	Thing   string // what it was used on: the id in the path; "" for none
+	LeftOut int    // uses like this one before it that were not recorded, because the token is over
 }
 
 // Once makes a change happen once however often it is asked for: an Idempotency-Key. It belongs to

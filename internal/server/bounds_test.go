@@ -11,7 +11,6 @@ import (
 	"assay/internal/audit"
 	"assay/internal/issuance"
 	"assay/internal/server"
-	"assay/internal/store"
 )
 
 func TestRootRemovedSinceTheChallengeIssuesNothing(t *testing.T) {
@@ -39,7 +38,7 @@ func TestClaimThatCannotBeCompletedIsUndoneAtOnce(t *testing.T) {
 	value, id := h.mint(issuance.Mint{})
 	c := h.client(dirDefault)
 	o := c.ready(value, d)
-	h.hooked.completeError = store.ErrOverloaded
+	h.hooked.completeError = issuance.ErrOverloaded
 	r := c.finalize(o, d.csr())
 	r.refused(http.StatusInternalServerError, "serverInternal", "internal")
 	if lines := h.logs.lines(t, "internal error"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), "overloaded") {

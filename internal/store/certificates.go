@@ -136,7 +136,7 @@ func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r iss
 		if err != nil {
 			return err
 		}
-		if err := t.leaveRevoked(&c); err != nil {
+		if err := s.leaveRevoked(t, call, &c); err != nil {
 			return err
 		}
 		return s.recordRevocation(t, call, &c, r)

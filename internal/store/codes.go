@@ -116,7 +116,7 @@ func (s *Store) newCode(now time.Time, m *issuance.Mint) (issuance.Code, error) 
 // mint stores one code with its document and the row of the device that it is bound to.
 func (s *Store) mint(t *tx, call issuance.Call, m *issuance.Mint, c *issuance.Code) (err error) {
 	if m.Serial != "" || m.UDID != "" {
-		c.Device, err = s.knownDevice(t, call, issuance.Device{Serial: m.Serial, UDID: m.UDID, Labels: m.Labels}, false)
+		c.Device, err = s.knownDevice(t, call, issuance.Device{Serial: m.Serial, UDID: m.UDID, Labels: m.Labels}, byMinting)
 		if err != nil {
 			return err
 		}
@@ -213,6 +213,10 @@ func (s *Store) RevokeCode(ctx context.Context, call issuance.Call, id issuance.
 			return t.conflictOrMissing(`SELECT 1 FROM codes WHERE id = ?`, string(id))
 		}
 		if err != nil {
+			return err
+		}
+		// Whoever revoked it did not want the device to get another one by itself.
+		if _, err := t.exec(`UPDATE device_credentials SET due_at = 0 WHERE code = ?`, string(id)); err != nil {
 			return err
 		}
 		return s.endRevokedCode(t, call, &c)

@@ -115,10 +115,21 @@ func findDevice(read func(query, value string) scanner, serial, udid string) (fo
 	return found, byUDID, nil
 }
 
+// identification is how somebody came to say which serial and UDID belong together.
+type identification int
+
+const (
+	// byMinting: whoever mints a code names its device. That tells nothing of a device that is known
+	// already: by its UDID, for one, the document of another credential may be opened.
+	byMinting   identification = iota
+	byDeclaring                // whoever declares a credential describes its device
+	byEvidence                 // the device attested it
+)
+
 // knownDevice finds or makes the row of the device with this serial (compared exactly), else with
 // this UDID (compared without case). Where the two point to different devices the serial decides,
 // and an audit row names the conflict. What evidence attested replaces what operators wrote down.
-func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, attested bool) (issuance.DeviceID, error) {
+func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, by identification) (issuance.DeviceID, error) {
 	found, byUDID, err := findDevice(func(query, value string) scanner { return t.row(query, value) }, d.Serial, d.UDID)
 	if err != nil {
 		return "", err
@@ -128,9 +139,9 @@ func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, attest
 		d.UDID = "" // it stays with the other device
 	}
 	if found.ID == "" {
-		found, err = s.insertDevice(t, call.Now, d, attested)
+		found, err = s.insertDevice(t, call.Now, d, by)
 	} else {
-		err = t.updateDevice(found, d, attested)
+		err = t.updateDevice(found, d, by)
 	}
 	if err != nil {
 		return "", err
@@ -147,7 +158,7 @@ func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, attest
 
 func udidKey(udid string) string { return strings.ToLower(udid) }
 
-func (s *Store) insertDevice(t *tx, now time.Time, d issuance.Device, attested bool) (issuance.Device, error) {
+func (s *Store) insertDevice(t *tx, now time.Time, d issuance.Device, by identification) (issuance.Device, error) {
 	id, err := newID[issuance.DeviceID](s.random, now)
 	if err != nil {
 		return d, err
@@ -158,7 +169,7 @@ func (s *Store) insertDevice(t *tx, now time.Time, d issuance.Device, attested b
 	}
 	d.ID = id
 	_, err = t.exec(`INSERT INTO devices (id, serial, udid, udid_key, labels, attested, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		string(id), d.Serial, d.UDID, udidKey(d.UDID), labels, flag(attested), stamp(now))
+		string(id), d.Serial, d.UDID, udidKey(d.UDID), labels, flag(by == byEvidence), stamp(now))
 	if err != nil {
 		return d, fmt.Errorf("store device: %w", err)
 	}
@@ -166,7 +177,11 @@ func (s *Store) insertDevice(t *tx, now time.Time, d issuance.Device, attested b
 }
 
 // updateDevice fills in what is not known yet; attested values also replace other ones.
-func (t *tx) updateDevice(old, d issuance.Device, attested bool) error {
+func (t *tx) updateDevice(old, d issuance.Device, by identification) error {
+	if by == byMinting {
+		return nil
+	}
+	attested := by == byEvidence
 	updated := old
 	if d.Serial != "" && (old.Serial == "" && (attested || !old.Attested)) {
 		updated.Serial = d.Serial

@@ -177,7 +177,7 @@ func (s *Store) RefuseFetch(ctx context.Context, call issuance.Call, id issuance
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if refusedAt > before { // without a write: there may be many
+	if refusedAt > before && refusedAt <= stamp(call.Now) { // without a write: there may be many
 		return nil
 	}
 	return s.note(ctx, call, what, func(t *tx) error {
@@ -185,7 +185,7 @@ func (s *Store) RefuseFetch(ctx context.Context, call issuance.Call, id issuance
 		if err != nil {
 			return err
 		}
-		if d.refused > before {
+		if d.refused > before && d.refused <= stamp(call.Now) { // a later one is of a clock that was ahead
 			return nil
 		}
 		if _, err := t.exec(`UPDATE documents SET refused_at = ?, refused_check = ? WHERE id = ?`, stamp(call.Now), check, string(id)); err != nil {

@@ -145,9 +145,12 @@ func (t *tx) attempts(k *issuance.DeviceCredential) (int, error) {
 // renderable returns the credential that is rendered, or what is known of a new one.
 // issuance.ErrConflict if it is no longer, or not yet, as the rendering takes it to be.
 func (t *tx) renderable(p *rendered) (issuance.DeviceCredential, error) {
-	device, _, err := findDevice(func(query, value string) scanner { return t.row(query, value) }, p.Device.Serial, p.Device.UDID)
+	device, byUDID, err := findDevice(func(query, value string) scanner { return t.row(query, value) }, p.Device.Serial, p.Device.UDID)
 	if err != nil {
 		return issuance.DeviceCredential{}, err
+	}
+	if byUDID.ID != "" && byUDID.ID != device.ID { // another device got the UDID since it was looked for
+		return issuance.DeviceCredential{}, issuance.ErrConflict
 	}
 	// Labels of an earlier state of the device would undo what an operator changed since.
 	if p.Device.Revision != 0 && p.Device.Revision != device.Revision && !maps.Equal(device.Labels, issuance.MergeLabels(device.Labels, p.Device.Labels)) {
@@ -176,7 +179,7 @@ func (t *tx) renderable(p *rendered) (issuance.DeviceCredential, error) {
 
 // renderedDevice finds or makes the device's row and merges the labels into its own.
 func (s *Store) renderedDevice(t *tx, call issuance.Call, d issuance.Device) (issuance.DeviceID, error) {
-	id, err := s.knownDevice(t, call, issuance.Device{Serial: d.Serial, UDID: d.UDID, Labels: issuance.MergeLabels(nil, d.Labels)}, false)
+	id, err := s.knownDevice(t, call, issuance.Device{Serial: d.Serial, UDID: d.UDID, Labels: issuance.MergeLabels(nil, d.Labels)}, byDeclaring)
 	if err != nil || len(d.Labels) == 0 {
 		return id, err
 	}

@@ -10,11 +10,15 @@ import (
 	"assay/internal/issuance"
 )
 
-// MarkPushed notes the outcome of a push: pushed is what the MDM holds now, failure why the push
-// failed ("" if it did not). A failure that repeats itself leaves one audit row. Not fsynced:
-// what a power failure loses is pushed again.
-func (s *Store) MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, pushed, failure string) error {
-	failure = truncate(failure, maxDetail)
+// unknownAtMDM is what an MDM holds to which two pushes went at once: nobody knows. Whatever it is, it
+// is pushed again, or taken back.
+const unknownAtMDM = "?"
+
+// MarkPushed notes how a push goes. Where another push came between, what the MDM holds is not known.
+// A failure that repeats itself leaves one audit row. Not fsynced: what a power failure loses is
+// pushed again.
+func (s *Store) MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, o issuance.PushOutcome) error {
+	o.Failure = truncate(o.Failure, maxDetail)
 	return s.note(ctx, call, "note push", func(t *tx) error {
 		k, err := scanCredential(t.row(credentialByID, string(id)))
 		if errors.Is(err, issuance.ErrNotFound) {
@@ -23,20 +27,24 @@ func (s *Store) MarkPushed(ctx context.Context, call issuance.Call, id issuance.
 		if err != nil {
 			return err
 		}
-		row := credentialRow(audit.CredentialPushed, &k)
-		if failure != "" {
-			if failure == k.PushError && pushed == k.Pushed {
-				return nil
-			}
-			n, err := t.exec(`UPDATE device_credentials SET pushed = ?, push_error = ? WHERE id = ?`, pushed, failure, string(id))
-			if err := changedOne(n, err, "credential"); err != nil {
-				return err
-			}
-			row.Outcome, row.Check, row.Detail["error"] = audit.Refused, "mdm-push", failure
-			return s.record(t, call, row, audit.Personal{})
+		if k.Pushed != o.Before {
+			o.Pushed = unknownAtMDM
 		}
-		n, err := t.exec(`UPDATE device_credentials SET pushed = ?, pushed_at = ?, push_error = '' WHERE id = ?`, pushed, stamp(call.Now), string(id))
-		if err := changedOne(n, err, "credential"); err != nil {
+		row := credentialRow(audit.CredentialPushed, &k)
+		repeated := false
+		switch {
+		case o.Failure != "":
+			repeated = o.Failure == k.PushError
+			k.PushError = o.Failure
+			row.Outcome, row.Check, row.Detail["error"] = audit.Refused, "mdm-push", o.Failure
+		case o.Done:
+			k.PushError, k.PushedAt = "", call.Now
+		default: // a beginning is worth no audit row
+			repeated = true
+		}
+		n, err := t.exec(`UPDATE device_credentials SET pushed = ?, pushed_at = ?, push_error = ? WHERE id = ?`,
+			o.Pushed, stamp(k.PushedAt), k.PushError, string(id))
+		if err := changedOne(n, err, "credential"); err != nil || repeated {
 			return err
 		}
 		return s.record(t, call, row, audit.Personal{})

@@ -41,6 +41,10 @@ func (s *Store) supersede(t *tx, call issuance.Call, c *issuance.Certificate, of
 	if err != nil {
 		return fmt.Errorf("credential of a document: %w", err)
 	}
+	revoked, err := t.wasRevoked(&k)
+	if err != nil {
+		return err
+	}
 	earlier, err := t.earlierCertificates(of)
 	if err != nil {
 		return err
@@ -50,7 +54,7 @@ func (s *Store) supersede(t *tx, call issuance.Call, c *issuance.Certificate, of
 			return err
 		}
 	}
-	if c.Code == k.Code && k.WithdrawnAt.IsZero() { // else what is due belongs to a later rendering
+	if c.Code == k.Code && k.WithdrawnAt.IsZero() && !(revoked && k.DueAt.IsZero()) { // else what is due belongs to a later rendering
 		k.DueAt = renewalOf(c, k.RenewBefore)
 	}
 	n, err := t.exec(`UPDATE device_credentials SET certificate = ?, due_at = ? WHERE id = ?`, string(c.ID), stamp(k.DueAt), string(k.ID))
@@ -99,12 +103,27 @@ func renewalOf(c *issuance.Certificate, before time.Duration) time.Time {
 	return at
 }
 
-// leaveRevoked keeps a revoked certificate's credential from being rendered again by itself: whoever
-// revoked it did not want the device to have the next one.
-func (t *tx) leaveRevoked(c *issuance.Certificate) error {
-	_, err := t.exec(`UPDATE device_credentials SET due_at = 0 WHERE id = (SELECT credential FROM documents WHERE code = ?)
-		AND (certificate = ? OR code = ?)`, string(c.Code), string(c.ID), string(c.Code))
+// leaveRevoked keeps the credential of a certificate that somebody revoked from having the next one:
+// the code of a renewal under way is revoked, and nothing is due any more.
+func (s *Store) leaveRevoked(t *tx, call issuance.Call, c *issuance.Certificate) error {
+	k, err := scanCredential(t.row(`SELECT `+credentialColumns+` FROM device_credentials AS k
+		WHERE k.id = (SELECT credential FROM documents WHERE code = ?1) AND (k.certificate = ?2 OR k.code = ?1)`, string(c.Code), string(c.ID)))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.endCode(t, call, k.Code); err != nil && !errors.Is(err, issuance.ErrConflict) {
+		return err
+	}
+	_, err = t.exec(`UPDATE device_credentials SET due_at = 0 WHERE id = ?`, string(k.ID))
 	return err
+}
+
+// wasRevoked reports whether somebody revoked the credential's present certificate.
+func (t *tx) wasRevoked(k *issuance.DeviceCredential) (bool, error) {
+	return t.exists(`SELECT 1 FROM certificates WHERE id = ? AND status = 'revoked' AND superseded_by IS NULL`, string(k.Certificate))
 }
 
 // supersedeOne marks a valid certificate as superseded by another one, and revokes it if asked to.

@@ -118,6 +118,12 @@ func (s *Store) RecordTokenUse(ctx context.Context, call issuance.Call, u issuan
 		}
 		row := tokenRow(audit.TokenUsed, u.Token)
 		row.Detail["request"], row.Detail["status"] = u.Request, strconv.Itoa(u.Status)
+		if u.Thing != "" {
+			row.Detail["thing"] = u.Thing
+		}
+		if u.LeftOut > 0 {
+			row.Detail["left-out"] = strconv.Itoa(u.LeftOut)
+		}
 		if u.Check != "" {
 			row.Outcome, row.Check = audit.Refused, u.Check
 			return s.record(t, call, row, audit.Personal{})

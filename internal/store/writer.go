@@ -10,17 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"assay/internal/issuance"
+
 	"modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
 )
 
-// Errors of the writer.
-var (
-	// ErrOverloaded: too many changes wait already.
-	ErrOverloaded = errors.New("store is overloaded")
-	// ErrClosed: the store was closed.
-	ErrClosed = errors.New("store is closed")
-)
+// ErrClosed: the store was closed.
+var ErrClosed = errors.New("store is closed")
 
 const (
 	queueLength = 1024 // changes that may wait
@@ -141,7 +138,7 @@ func (w *writer) send(j *job, wait bool) error {
 	case w.jobs <- j:
 		return nil
 	default:
-		return ErrOverloaded
+		return issuance.ErrOverloaded
 	}
 }
 

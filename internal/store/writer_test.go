@@ -148,7 +148,7 @@ func TestFullQueueFailsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.SpendNonce(t.Context(), issuance.Nonce{ID: [16]byte{1}}); !errors.Is(err, ErrOverloaded) {
+	if err := s.SpendNonce(t.Context(), issuance.Nonce{ID: [16]byte{1}}); !errors.Is(err, issuance.ErrOverloaded) {
 		t.Errorf("error is %v", err)
 	}
 	// What ends a claim is not refused: it waits for its place, as long as its caller does.

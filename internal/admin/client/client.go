@@ -45,7 +45,13 @@ func (p *Problem) Error() string {
 		text = p.Title
 	}
 	for _, e := range p.Errors {
-		text += "; " + e.Location + ": " + e.Message
+		fault := e.Message
+		if e.Location != "" {
+			fault = e.Location + ": " + e.Message
+		}
+		if !strings.Contains(text, fault) { // the detail may be the one fault's
+			text += "; " + fault
+		}
 	}
 	return text
 }

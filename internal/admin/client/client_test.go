@@ -53,6 +53,15 @@ func TestProblemIsAnError(t *testing.T) {
 	}
 }
 
+func TestProblemSaysEachFaultOnce(t *testing.T) {
+	p := client.Problem{Detail: "body.serial: blanks", Errors: []client.ProblemDetail{
+		{Message: "blanks", Location: "body.serial"}, {Message: "blanks", Location: "body.udid"}, {Message: "other"},
+	}}
+	if got := p.Error(); got != "body.serial: blanks; body.udid: blanks; other" {
+		t.Error(got)
+	}
+}
+
 func TestAnswerOfSomethingElseIsSaidToBeThat(t *testing.T) {
 	for name, handle := range map[string]http.HandlerFunc{
 		"proxy's page": func(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"unicode"
 )
@@ -37,7 +38,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-func (c *Client) do(ctx context.Context, enrollment string, step call) error {
+// do makes a request for an enrollment. secret is that of the document's URL, "" for none.
+func (c *Client) do(ctx context.Context, enrollment, secret string, step call) error {
 	address := c.base + "/v1/" + strings.Join(escaped(step.path), "/")
 	if len(step.query) > 0 {
 		address += "?" + step.query.Encode()
@@ -62,7 +64,7 @@ func (c *Client) do(ctx context.Context, enrollment string, step call) error {
 	case response.StatusCode/100 == 2:
 		return &Error{Enrollment: enrollment, Call: step.what, Err: err, Advice: "the answer broke off; pushing again is harmless"}
 	}
-	return &Error{Enrollment: enrollment, Call: step.what, Status: response.StatusCode, Said: said(body), Advice: advice(response.StatusCode)}
+	return &Error{Enrollment: enrollment, Call: step.what, Status: response.StatusCode, Said: said(body, secret), Advice: advice(response.StatusCode)}
 }
 
 func escaped(path []string) []string {
@@ -73,8 +75,9 @@ func escaped(path []string) []string {
 	return all
 }
 
-// said is KMFDDM's own text of an error, which is {"error": text}, made fit to be shown.
-func said(body []byte) string {
+// said is KMFDDM's own text of an error, which is {"error": text}, made fit to be shown: without what
+// it quotes of the document's URL, then cut.
+func said(body []byte, secret string) string {
 	var answer struct {
 		Error string `json:"error"`
 	}
@@ -87,11 +90,51 @@ func said(body []byte) string {
 			return ' '
 		}
 		return r
-	}, strings.TrimSpace(text))
+	}, strings.TrimSpace(hide(text, secret)))
 	if runes := []rune(text); len(runes) > 200 {
 		text = string(runes[:200]) + "…"
 	}
 	return text
+}
+
+// secretPath is where a document is served, to the last character that a secret can have. JSON may
+// have its slashes escaped.
+var secretPath = regexp.MustCompile(`/credential\\?/[A-Za-z0-9_-]+`)
+
+// minSecret is how much of the secret, from its beginning, is taken for a part of it.
+const minSecret = 8
+
+// hide removes documents' paths from a text, and the secret also where KMFDDM quotes only a part of
+// its URL.
+func hide(text, secret string) string {
+	text = secretPath.ReplaceAllString(text, "/credential/…")
+	if len(secret) < minSecret {
+		return text
+	}
+	for from := 0; ; {
+		i := strings.Index(text[from:], secret[:minSecret])
+		if i < 0 {
+			return text
+		}
+		i += from
+		end := i + minSecret
+		for end < len(text) && end-i < len(secret) && text[end] == secret[end-i] {
+			end++
+		}
+		text = text[:i] + "…" + text[end:]
+		from = i + len("…")
+	}
+}
+
+// secretOf is the last element of the DataURL of an asset declaration; "" if it has none.
+func secretOf(asset []byte) string {
+	var d struct {
+		Payload struct{ Reference struct{ DataURL string } }
+	}
+	if json.Unmarshal(asset, &d) != nil {
+		return ""
+	}
+	return d.Payload.Reference.DataURL[strings.LastIndexByte(d.Payload.Reference.DataURL, '/')+1:]
 }
 
 func advice(status int) string {

@@ -7,7 +7,7 @@
 // failed halfway, because nothing changes the second time.
 //
 // KMFDDM computes its own ServerTokens. Nothing is read back from it but whether a call succeeded;
-// its error texts are cut short and freed of control characters. Its API key goes over plain HTTP to
+// its error texts are freed of control characters and of documents' secret URLs, and cut short. Its API key goes over plain HTTP to
 // this machine only, unless that is asked for.
 package kmfddm
 
@@ -111,7 +111,7 @@ func (c *Client) Push(ctx context.Context, p delivery.Push) error {
 		path: []string{"notify"}, query: url.Values{"id": {p.Enrollment}},
 	})
 	for _, step := range calls {
-		if err := c.do(ctx, p.Enrollment, step); err != nil {
+		if err := c.do(ctx, p.Enrollment, secretOf(p.Asset), step); err != nil {
 			return err
 		}
 	}

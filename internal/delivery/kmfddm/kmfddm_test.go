@@ -142,6 +142,39 @@ func TestPushEndsAtTheFirstFailureAndSaysWhich(t *testing.T) {
 	}
 }
 
+func TestAnErrorNeverHoldsAPartOfTheDocumentsSecret(t *testing.T) {
+	const secret = "Ab3-Ef7_Ij1MnOpQrStUvWxYz0123456"
+	url := "https://id.example.com/credential/" + secret
+	for name, said := range map[string]string{
+		"whole":                      "cannot read " + url,
+		"cut by our own limit":       strings.Repeat("x", 200-len("https://id.example.com/credential/")-12) + url,
+		"cut by KMFDDM":              "cannot read " + url[:len(url)-20],
+		"cut short":                  "cannot read https://id.example.com/credential/Ab3-E",
+		"in the declaration":         `{"error":"cannot read {\"DataURL\":\"https:\\/\\/id.example.com\\/credential\\/` + secret + `\"}"}`,
+		"without its path":           "no such thing: " + secret + " (" + secret[:12] + ")",
+		"cut by the limit of bytes":  strings.Repeat(" ", maxAnswer-20) + secret,
+		"of an earlier one, escaped": `https:\/\/id.example.com\/credential\/Zy9876543210zyxwvutsrqponmlkji`,
+		"of an earlier document":     "cannot replace https://id.example.com/credential/Zy9876543210zyxwvutsrqponmlkji",
+	} {
+		_, client := newRecord(t, func(_ int, w http.ResponseWriter) {
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, said)
+		})
+		p := testPush()
+		p.Asset = declarationJSON(t, "com.apple.asset.credential.acme", p.AssetIdentifier, map[string]any{"Reference": map[string]any{"DataURL": url}})
+		err := client.Push(t.Context(), p)
+		if failure, ok := errors.AsType[*Error](err); !ok || !strings.Contains(failure.Said, "…") {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, part := range []string{secret[:4], secret[12:16], secret[len(secret)-4:], "Zy98"} {
+			if strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 func TestPushSaysWhenNobodyAnswers(t *testing.T) {
 	_, client := newRecord(t, changed)
 	client.base = "http://127.0.0.1:1"

@@ -156,8 +156,8 @@ var codeTests = map[string]func(*testing.T, *Bench){
 			c, _ := b.Mint(func(m *issuance.Mint) { m.Serial, m.UDID = serial, udid })
 			return c.Device
 		}
-		a := device("SER1", "")
-		if device("SER1", "AbC-1") != a || device("", "aBc-1") != a {
+		a := device("SER1", "AbC-1")
+		if device("SER1", "") != a || device("", "aBc-1") != a {
 			t.Error("one device has two rows")
 		}
 		if device("ser1", "") == a {
@@ -182,6 +182,19 @@ var codeTests = map[string]func(*testing.T, *Bench){
 		}
 		_, err = b.Device(b.ctx(), "dev_none")
 		b.wantError(err, issuance.ErrNotFound)
+	},
+	"OnlyWhoDeclaresDescribesAKnownDevice": func(t *testing.T, b *Bench) {
+		k := b.Rendered(b.Rendering("SER1", "wifi"))
+		c, _ := b.Mint(func(m *issuance.Mint) { m.Serial, m.UDID = "SER1", "U-EVIL" })
+		if got, err := b.Device(b.ctx(), k.Device); err != nil || c.Device != k.Device || got.UDID != "" {
+			t.Errorf("minting a code made the device %+v, %v", got, err)
+		}
+		r := b.Rendering("SER1", "vpn")
+		r.Device.UDID = "U-1"
+		b.Rendered(r)
+		if got, err := b.Device(b.ctx(), k.Device); err != nil || got.UDID != "U-1" {
+			t.Errorf("declaring made the device %+v, %v", got, err)
+		}
 	},
 	"AttestedUDIDReplacesAnExpectedOne": func(t *testing.T, b *Bench) {
 		_, value := b.Mint(func(m *issuance.Mint) { m.Serial, m.UDID = "C02XK1", "mistyped" })

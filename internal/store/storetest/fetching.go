@@ -100,6 +100,9 @@ var fetchTests = map[string]func(*testing.T, *Bench){
 				t.Errorf("%s: document %+v", name, d)
 			}
 			b.wroteNothing(func() { b.wantError(b.MarkFetched(b.ctx(), b.Call(), k.Document), issuance.ErrConflict) })
+			if c.status == issuance.CodeRevoked {
+				k.DueAt = time.Time{}
+			}
 			if d := b.wantCredential(k); !d.Document.FetchedAt.IsZero() || name != "expired" && d.Document.Body != nil {
 				t.Errorf("%s: document %+v", name, d.Document)
 			}
@@ -150,6 +153,11 @@ var fetchTests = map[string]func(*testing.T, *Bench){
 		b.ok(b.RefuseFetch(b.ctx(), b.Call(), k.Document, "other"))
 		if d := b.fetched(r); !d.RefusedAt.Equal(at.Add(time.Minute)) || d.RefusedCheck != "other" || rows() != 2 {
 			t.Errorf("document %+v, %d rows", d, rows())
+		}
+		b.Now = b.Now.AddDate(-1, 0, 0) // the clock was ahead
+		b.ok(b.RefuseFetch(b.ctx(), b.Call(), k.Document, "other"))
+		if rows() != 3 {
+			t.Error("a clock that was ahead keeps refusals from being noted")
 		}
 		b.wantError(b.RefuseFetch(b.ctx(), b.Call(), "doc_none", "x"), issuance.ErrNotFound)
 	},

@@ -136,7 +136,7 @@ var renderingTests = map[string]func(*testing.T, *Bench){
 	"RenderingAgainReplacesEverything": func(t *testing.T, b *Bench) {
 		first := b.Rendering("SER1", "wifi")
 		k := b.Rendered(first)
-		b.ok(b.MarkPushed(b.ctx(), b.Operator(), k.ID, k.AssetToken+" "+k.ConfigurationToken, ""))
+		b.ok(b.MarkPushed(b.ctx(), b.Operator(), k.ID, issuance.PushOutcome{Pushed: k.AssetToken + " " + k.ConfigurationToken, Done: true}))
 		_, err := b.RecordReports(b.ctx(), b.Operator(), []issuance.CredentialReport{{Credential: k.ID, Report: issuance.StatusReport{ReceivedAt: b.Now, Installed: "ab"}}})
 		b.ok(err)
 		if got := b.listed(issuance.CredentialFilter{NotPushed: true}); len(got) != 0 {

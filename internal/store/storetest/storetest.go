@@ -85,7 +85,7 @@ type Store interface {
 	RenderCredentials(context.Context, issuance.Call, []issuance.Rendering) ([]issuance.RenderResult, error)
 	DeviceCredentials(context.Context, issuance.CredentialFilter) iter.Seq2[issuance.DeviceCredential, error]
 	WithdrawCredential(ctx context.Context, call issuance.Call, id issuance.CredentialID, ifRevision int) (issuance.DeviceCredential, error)
-	MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, pushed, failure string) error
+	MarkPushed(ctx context.Context, call issuance.Call, id issuance.CredentialID, o issuance.PushOutcome) error
 	RecordReports(context.Context, issuance.Call, []issuance.CredentialReport) ([]issuance.CredentialID, error)
 
 	AddToken(ctx context.Context, call issuance.Call, k issuance.Token, hash [32]byte) (issuance.Token, error)

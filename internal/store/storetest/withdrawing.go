@@ -66,7 +66,8 @@ var withdrawingTests = map[string]func(*testing.T, *Bench){
 	},
 	"WithdrawnCredentialIsTakenBackFromTheMDM": func(t *testing.T, b *Bench) {
 		never, had := b.Rendered(b.Rendering("SER1", "wifi")), b.Rendered(b.Rendering("SER2", "wifi"))
-		b.ok(b.MarkPushed(b.ctx(), b.Operator(), had.ID, had.AssetToken+" "+had.ConfigurationToken, ""))
+		tokens := had.AssetToken + " " + had.ConfigurationToken
+		b.ok(b.MarkPushed(b.ctx(), b.Operator(), had.ID, issuance.PushOutcome{Pushed: tokens, Done: true}))
 		for _, k := range []issuance.DeviceCredential{never, had} {
 			_, err := b.WithdrawCredential(b.ctx(), b.Operator(), k.ID, 0)
 			b.ok(err)
@@ -74,7 +75,7 @@ var withdrawingTests = map[string]func(*testing.T, *Bench){
 		if got := b.listed(issuance.CredentialFilter{NotPushed: true}); len(got) != 1 || got[0] != had.ID {
 			t.Errorf("not pushed: %v, want %s", got, had.ID)
 		}
-		b.ok(b.MarkPushed(b.ctx(), b.Operator(), had.ID, "", ""))
+		b.ok(b.MarkPushed(b.ctx(), b.Operator(), had.ID, issuance.PushOutcome{Before: tokens, Done: true}))
 		if got := b.listed(issuance.CredentialFilter{NotPushed: true}); len(got) != 0 {
 			t.Errorf("not pushed: %v", got)
 		}
@@ -104,7 +105,7 @@ var withdrawingTests = map[string]func(*testing.T, *Bench){
 		k := b.Rendered(b.Rendering("SER1", "wifi"))
 		long := strings.Repeat("é", 1000)
 		for _, failure := range []string{"no route to the MDM", "no route to the MDM", long} {
-			b.ok(b.MarkPushed(b.ctx(), b.Operator(), k.ID, "", failure))
+			b.ok(b.MarkPushed(b.ctx(), b.Operator(), k.ID, issuance.PushOutcome{Failure: failure}))
 		}
 		d, err := b.Delivery(b.ctx(), k.ID)
 		b.ok(err)
@@ -114,11 +115,41 @@ var withdrawingTests = map[string]func(*testing.T, *Bench){
 		if n := len(b.trail(audit.Filter{Action: audit.CredentialPushed, Refused: true})); n != 2 {
 			t.Errorf("%d audit rows of failures, want 2: one that repeats itself leaves one", n)
 		}
-		b.ok(b.MarkPushed(b.ctx(), b.Operator(), k.ID, "a c", ""))
+		b.ok(b.MarkPushed(b.ctx(), b.Operator(), k.ID, issuance.PushOutcome{Pushed: "a c", Done: true}))
 		k.Pushed, k.PushedAt = "a c", b.Now.Truncate(time.Microsecond)
 		b.wantCredential(k)
 		b.wantAudited(audit.Filter{Device: string(k.Device)}, audit.CredentialPushed, audit.Done, "")
-		b.wantError(b.MarkPushed(b.ctx(), b.Operator(), "cred_none", "", ""), issuance.ErrNotFound)
+		b.wantError(b.MarkPushed(b.ctx(), b.Operator(), "cred_none", issuance.PushOutcome{Done: true}), issuance.ErrNotFound)
+	},
+	"PushesThatCrossLeaveItUnknownWhatTheMDMHolds": func(t *testing.T, b *Bench) {
+		k := b.Rendered(b.Rendering("SER1", "wifi"))
+		tokens := k.AssetToken + " " + k.ConfigurationToken
+		for _, o := range []issuance.PushOutcome{
+			{Pushed: "?a"}, {Before: "?a", Pushed: "?b"}, // a second push begins
+			{Before: "?a", Pushed: tokens, Done: true}, {Before: "?b", Pushed: tokens, Done: true},
+		} {
+			b.ok(b.MarkPushed(b.ctx(), b.Operator(), k.ID, o))
+		}
+		d, err := b.Delivery(b.ctx(), k.ID)
+		b.ok(err)
+		if d.Credential.Pushed == tokens {
+			t.Error("either push is taken for the last")
+		}
+		if got := b.listed(issuance.CredentialFilter{NotPushed: true}); len(got) != 1 {
+			t.Errorf("not pushed: %v", got)
+		}
+		_, err = b.WithdrawCredential(b.ctx(), b.Operator(), k.ID, 0)
+		b.ok(err)
+		if got := b.listed(issuance.CredentialFilter{NotPushed: true}); len(got) != 1 {
+			t.Errorf("withdrawn, and not taken back: %v", got)
+		}
+	},
+	"RevokedCodeIsNotRenderedAgainByItself": func(t *testing.T, b *Bench) {
+		k := b.Rendered(b.Rendering("SER1", "wifi"))
+		_, err := b.RevokeCode(b.ctx(), b.Operator(), k.Code)
+		b.ok(err)
+		k.DueAt = time.Time{}
+		b.wantCredential(k)
 	},
 	"ReportsAreKept": func(t *testing.T, b *Bench) {
 		k, other := b.Rendered(b.Rendering("SER1", "wifi")), b.Rendered(b.Rendering("SER2", "wifi"))
