@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -38,7 +39,8 @@ type devicePage struct {
 	admin.Device
 	Credentials  []admin.Credential  `json:"credentials"`
 	Certificates []admin.Certificate `json:"certificates"`
-	Refusals     []admin.AuditRow    `json:"refusals"` // the last ones
+	Refusals     []admin.AuditRow    `json:"refusals"`         // the last ones
+	Hidden       []string            `json:"hidden,omitempty"` // what is left out, because the token lacks these scopes
 }
 
 func (c *deviceShow) Run(ctx context.Context, term *terminal, g *globals) error {
@@ -61,20 +63,42 @@ func (c *deviceShow) Run(ctx context.Context, term *terminal, g *globals) error 
 	return nil
 }
 
-// read collects what belongs to the device.
+// read collects what belongs to the device, as far as the token's scopes go.
 func (p *devicePage) read(ctx context.Context, api *client.Client) error {
+	for _, part := range []struct {
+		scope admin.Scope
+		read  func(context.Context, *client.Client) error
+	}{{admin.CredentialsRead, p.readCredentials}, {admin.CertificatesRead, p.readCertificates}, {admin.AuditRead, p.readRefusals}} {
+		if err := part.read(ctx, api); isProblem(err, http.StatusForbidden) {
+			p.Hidden = append(p.Hidden, string(part.scope))
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *devicePage) readCredentials(ctx context.Context, api *client.Client) error {
 	for credential, err := range api.Credentials(ctx, client.CredentialFilter{Device: p.ID}) {
 		if err != nil {
 			return err
 		}
 		p.Credentials = append(p.Credentials, credential)
 	}
+	return nil
+}
+
+func (p *devicePage) readCertificates(ctx context.Context, api *client.Client) error {
 	for certificate, err := range api.Certificates(ctx, client.CertificateFilter{Device: p.ID}) {
 		if err != nil {
 			return err
 		}
 		p.Certificates = append(p.Certificates, certificate)
 	}
+	return nil
+}
+
+func (p *devicePage) readRefusals(ctx context.Context, api *client.Client) error {
 	// Before evidence named the device, its refusals are known by its codes only.
 	filters := []client.AuditFilter{{Device: p.ID, Refused: true}}
 	for _, credential := range p.Credentials {
@@ -107,7 +131,7 @@ func (p *devicePage) addRefusal(row admin.AuditRow) {
 
 func (p *devicePage) print(term *terminal) {
 	printDevice(term, p.Device)
-	if len(p.Credentials) == 0 {
+	if len(p.Credentials) == 0 && !slices.Contains(p.Hidden, string(admin.CredentialsRead)) {
 		sayf(term.Out, "\nNo template was declared for it: assay credential declare --template NAME --serial %s\n", deviceText(p.Serial, p.UDID))
 	}
 	for _, credential := range p.Credentials {
@@ -125,6 +149,9 @@ func (p *devicePage) print(term *terminal) {
 		for _, row := range p.Refusals {
 			printAudit(term.Out, row, p.ID)
 		}
+	}
+	if len(p.Hidden) > 0 {
+		fmt.Fprintf(term.Out, "\nNot all is shown: the token lacks %s\n", strings.Join(p.Hidden, " and "))
 	}
 }
 
