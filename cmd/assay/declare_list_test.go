@@ -83,9 +83,9 @@ func (w *heapWatch) Write(p []byte) (int, error) {
 
 func TestDeclareHoldsNoListInMemory(t *testing.T) {
 	if testing.Short() {
-		t.Skip("declares 20,000 devices")
+		t.Skip("declares 8,000 devices")
 	}
-	const devices = 20_000
+	const devices = 8_000
 	dir := newFolder(t)
 	watch := &heapWatch{every: devices / 10}
 	var errs bytes.Buffer
@@ -94,9 +94,9 @@ func TestDeclareHoldsNoListInMemory(t *testing.T) {
 	if code != exitDone || watch.lines != devices {
 		t.Fatalf("exit code %d with %d lines: %s", code, watch.lines, errs.String())
 	}
-	// The first tenth warms caches up. A list of 20,000 with its declarations would be 25 MB.
+	// The first tenth warms caches up. A list of 8,000 with its declarations would be 10 MB.
 	first, last := watch.heaps[0], slices.Max(watch.heaps)
-	if grown := int64(last) - int64(first); grown > 6<<20 {
+	if grown := int64(last) - int64(first); grown > 4<<20 {
 		t.Errorf("the heap grew by %d KiB from %d to %d devices: %v", grown>>10, watch.every, devices, watch.heaps)
 	}
 }
