@@ -1,11 +1,8 @@
 package main
 
 import (
-	"crypto"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 
 	"assay/internal/delivery"
@@ -31,15 +28,9 @@ func (f *profileFlags) signer(term *terminal) (func([]byte) ([]byte, error), err
 	if err != nil {
 		return nil, fmt.Errorf("--sign-certificate %s with --sign-key %s: %w", f.SignCertificate, f.SignKey, err)
 	}
-	key, ok := pair.PrivateKey.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("--sign-key: the key cannot sign")
-	}
-	chain := make([]*x509.Certificate, len(pair.Certificate))
-	for i, der := range pair.Certificate {
-		if chain[i], err = x509.ParseCertificate(der); err != nil {
-			return nil, fmt.Errorf("--sign-certificate %s: %w", f.SignCertificate, err)
-		}
+	chain, key, err := delivery.ProfileSigner(pair)
+	if err != nil {
+		return nil, fmt.Errorf("--sign-certificate %s with --sign-key %s: %w", f.SignCertificate, f.SignKey, err)
 	}
 	return func(profile []byte) ([]byte, error) { return delivery.SignProfile(profile, chain, key, term.Now()) }, nil
 }

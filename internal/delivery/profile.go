@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -211,6 +212,22 @@ func encodeProfile(p profilePlist) ([]byte, error) {
 }
 
 var errNoXML = errors.New("a text has characters that a property list cannot carry")
+
+// ProfileSigner is the chain and the key of a pair that signs profiles.
+func ProfileSigner(pair tls.Certificate) ([]*x509.Certificate, crypto.Signer, error) {
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, nil, errors.New("the key cannot sign")
+	}
+	chain := make([]*x509.Certificate, len(pair.Certificate))
+	for n, der := range pair.Certificate {
+		var err error
+		if chain[n], err = x509.ParseCertificate(der); err != nil {
+			return nil, nil, err
+		}
+	}
+	return chain, key, nil
+}
 
 // SignProfile wraps a profile into CMS signed data (RFC 5652) with the profile and the signer's chain
 // in it, as devices take it. chain begins with the signer's certificate, whose key it is and which must

@@ -165,7 +165,7 @@ func (o *Outbox) Push(ctx context.Context, call issuance.Call, id issuance.Crede
 	before := c.Pushed
 	push, failed := o.prepare(&standing)
 	if failed == nil {
-		mark := unknownAtMDM + rand.Text()
+		mark := issuance.UnknownAtMDM + rand.Text()
 		if err := o.store.MarkPushed(ctx, call, id, issuance.PushOutcome{Before: before, Pushed: mark}); err != nil {
 			return fmt.Errorf("note push of %s: %w", id, err)
 		}
@@ -191,10 +191,6 @@ func (o *Outbox) Push(ctx context.Context, call issuance.Call, id issuance.Crede
 	}
 	return failed
 }
-
-// unknownAtMDM begins what stands for an MDM that holds nobody knows what: a push was begun, and
-// never noted as done.
-const unknownAtMDM = "?"
 
 // pushMark is what the MDM has once a credential is pushed: its ServerTokens, or nothing.
 func pushMark(c *issuance.DeviceCredential) string {

@@ -182,17 +182,7 @@ func (i *Installation) profileSigner() ([]*x509.Certificate, crypto.Signer, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	signer, ok := pair.PrivateKey.(crypto.Signer)
-	if !ok {
-		return nil, nil, errors.New("the key cannot sign")
-	}
-	chain := make([]*x509.Certificate, len(pair.Certificate))
-	for n, der := range pair.Certificate {
-		if chain[n], err = x509.ParseCertificate(der); err != nil {
-			return nil, nil, err
-		}
-	}
-	return chain, signer, nil
+	return delivery.ProfileSigner(pair)
 }
 
 // mdmHandler serves documents to devices that show the identity which their MDM gave them.

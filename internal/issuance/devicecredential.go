@@ -94,6 +94,10 @@ type RenderResult struct {
 	Err        error
 }
 
+// UnknownAtMDM begins what Pushed says of an MDM that holds nobody knows what: a push was begun and
+// never noted as done, or two went at once. Whatever it is, it is pushed again, or taken back.
+const UnknownAtMDM = "?"
+
 // PushOutcome is a step of a push: its beginning, its failure, or (Done) its end.
 type PushOutcome struct {
 	Before  string // DeviceCredential.Pushed when the push began. If it changed since, another push came between

@@ -10,10 +10,6 @@ import (
 	"assay/internal/issuance"
 )
 
-// unknownAtMDM is what an MDM holds to which two pushes went at once: nobody knows. Whatever it is, it
-// is pushed again, or taken back.
-const unknownAtMDM = "?"
-
 // MarkPushed notes how a push goes. Where another push came between, what the MDM holds is not known.
 // A failure that repeats itself leaves one audit row. Not fsynced: what a power failure loses is
 // pushed again.
@@ -28,7 +24,7 @@ func (s *Store) MarkPushed(ctx context.Context, call issuance.Call, id issuance.
 			return err
 		}
 		if k.Pushed != o.Before {
-			o.Pushed = unknownAtMDM
+			o.Pushed = issuance.UnknownAtMDM
 		}
 		row := credentialRow(audit.CredentialPushed, &k)
 		repeated := false

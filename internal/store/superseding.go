@@ -54,7 +54,7 @@ func (s *Store) supersede(t *tx, call issuance.Call, c *issuance.Certificate, of
 			return err
 		}
 	}
-	if c.Code == k.Code && k.WithdrawnAt.IsZero() && !(revoked && k.DueAt.IsZero()) { // else what is due belongs to a later rendering
+	if c.Code == k.Code && k.WithdrawnAt.IsZero() && !(revoked && k.DueAt.IsZero()) { // else what is due belongs to a later rendering, or a person ended it
 		k.DueAt = renewalOf(c, k.RenewBefore)
 	}
 	n, err := t.exec(`UPDATE device_credentials SET certificate = ?, due_at = ? WHERE id = ?`, string(c.ID), stamp(k.DueAt), string(k.ID))
