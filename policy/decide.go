@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 
@@ -25,18 +26,30 @@ const (
 	CheckKeyAttested     = "attested-key"
 )
 
+// Policy is a policy ready to decide. It is safe for concurrent use.
+type Policy struct {
+	version Version
+}
+
+// Builtin is the policy of a directory that names none.
+func Builtin() *Policy { return &Policy{version: Version{Name: "builtin"}} }
+
+// Version says which policy this is.
+func (p *Policy) Version() Version { return p.version }
+
 // Admit weighs the evidence alone, while a challenge is being answered: is it there where it must
 // be, in an accepted format, and about the device that the code or the order names? It returns the
 // first failed check, or nil.
-func Admit(in Input) *Reason {
+func (p *Policy) Admit(in Input) *Reason {
 	d := Decision{Reasons: weighEvidence(in)}
 	return d.Refused()
 }
 
-// Decide is the decision on a request. The built-in policy issues if the code is live, the evidence
-// is verified (or the code was minted to allow none) and every binding matches.
-func Decide(in Input) Decision {
-	d := Decision{Outcome: Refuse, Reasons: append(weighIdentifier(in), weighEvidence(in)...)}
+// Decide is the decision on a request. Whatever the policy says, nothing is issued unless the code is
+// live, the evidence is verified (or may be missing) and every binding matches. The context bounds how
+// long it may take; a decision that it cuts off is a refusal.
+func (p *Policy) Decide(_ context.Context, in Input) Decision {
+	d := Decision{Outcome: Refuse, Policy: p.version, Reasons: append(weighIdentifier(in), weighEvidence(in)...)}
 	d.Verified = in.Evidence == attest.Attested && in.Facts != nil
 	d.StandIn = d.Verified && in.Facts.Root.StandIn
 	if d.Verified {

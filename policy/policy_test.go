@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -85,7 +86,7 @@ func TestDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := sound()
 			test.change(&in)
-			d := Decide(in)
+			d := Builtin().Decide(context.Background(), in)
 			if test.refuse == "" {
 				if d.Outcome != Issue || d.Refused() != nil {
 					t.Fatalf("%s: %+v", d.Outcome, d.Refused())
@@ -111,22 +112,22 @@ func TestDecide(t *testing.T) {
 func TestAdmitWeighsEvidenceAlone(t *testing.T) {
 	in := sound()
 	in.Code.Live = false
-	if failed := Admit(in); failed != nil {
+	if failed := Builtin().Admit(in); failed != nil {
 		t.Errorf("refused by %s", failed.Check)
 	}
 	in.Code.Serial = "S2"
-	if failed := Admit(in); failed == nil || failed.Check != CheckSerialMatches {
+	if failed := Builtin().Admit(in); failed == nil || failed.Check != CheckSerialMatches {
 		t.Errorf("refused by %+v", failed)
 	}
 }
 
 func TestStandInIsNamedInTheDecision(t *testing.T) {
 	in := sound()
-	if Decide(in).StandIn {
+	if Builtin().Decide(context.Background(), in).StandIn {
 		t.Error("a real root makes a stand-in decision")
 	}
 	in.Facts.Root.StandIn = true
-	if d := Decide(in); !d.StandIn || d.Outcome != Issue {
+	if d := Builtin().Decide(context.Background(), in); !d.StandIn || d.Outcome != Issue {
 		t.Errorf("%+v", d)
 	}
 }
@@ -143,7 +144,7 @@ func TestExpectedDeviceOfUnattestedIsUnverified(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := sound()
 			in.Evidence, in.Facts, in.Code = attest.None, nil, &test.code
-			said := slices.ContainsFunc(Decide(in).Reasons, func(r Reason) bool { return r.Passed && strings.HasPrefix(r.Detail, "unverified") })
+			said := slices.ContainsFunc(Builtin().Decide(context.Background(), in).Reasons, func(r Reason) bool { return r.Passed && strings.HasPrefix(r.Detail, "unverified") })
 			if said != test.want {
 				t.Errorf("a reason says that the expected device is unverified: %v, want %v", said, test.want)
 			}
@@ -157,7 +158,7 @@ func TestMissingEvidenceSaysHowItIsMissing(t *testing.T) {
 	in.Facts = nil
 	for kind, text := range map[attest.Kind]string{attest.None: "sent no attestation", attest.Failed: "its attestation failed"} {
 		in.Evidence = kind
-		d := Decide(in)
+		d := Builtin().Decide(context.Background(), in)
 		if failed := d.Refused(); failed == nil || !strings.Contains(failed.Detail, text) {
 			t.Errorf("%s: refused by %+v", kind, failed)
 		}
@@ -216,7 +217,7 @@ func inputs() *rapid.Generator[Input] {
 func TestDecisionsHoldWhateverTheInput(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := inputs().Draw(t, "input")
-		d := Decide(in)
+		d := Builtin().Decide(context.Background(), in)
 		if (d.Outcome == Issue) != (d.Refused() == nil) {
 			t.Fatalf("outcome %q with refusal %+v", d.Outcome, d.Refused())
 		}
@@ -227,7 +228,7 @@ func TestDecisionsHoldWhateverTheInput(t *testing.T) {
 			}
 			return
 		}
-		if failed := Admit(in); failed != nil {
+		if failed := Builtin().Admit(in); failed != nil {
 			t.Fatalf("issued although the challenge would be refused by %s", failed.Check)
 		}
 		switch {
@@ -260,7 +261,7 @@ func TestDecisionsHoldWhateverTheInput(t *testing.T) {
 // What the caller does with its facts afterwards changes no decision.
 func TestDecisionKeepsItsOwnKey(t *testing.T) {
 	in := sound()
-	d := Decide(in)
+	d := Builtin().Decide(context.Background(), in)
 	in.Facts.PublicKey[0] ^= 1
 	if !d.Key.Permits([]byte("attested key")) {
 		t.Error("the decision's key changed with the facts")

@@ -276,16 +276,19 @@ type Certificate struct {
 	SupersededBy    CertificateID
 }
 
-// Decision is a stored decision with its input's identity.
+// Decision is a stored decision with what it rested on.
 type Decision struct {
-	ID       DecisionID
-	Order    OrderID
-	Code     CodeID
-	Evidence EvidenceID
-	Time     time.Time
-	Schema   int // policy.Schema
-	Decision policy.Decision
-	Request  *csr.Request
+	ID        DecisionID
+	Order     OrderID
+	Directory string
+	Code      CodeID
+	Evidence  EvidenceID
+	Device    DeviceID // that the input was about; "" for none that is known
+	Hold      HoldID   // that it made or used; "" for none
+	Time      time.Time
+	Schema    int // policy.Schema at that time
+	Decision  policy.Decision
+	Input     *policy.Input // nil once retention removed it
 }
 
 // Issuer is an issuing CA: a row, so that a CA is rotated by adding one.

@@ -48,14 +48,14 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 		return nil, s.rejectCSR(ctx, r, err)
 	}
 	in.Evidence, in.Facts, in.Request = evidence.Kind, evidence.Facts, request
-	decision := policy.Decide(in)
+	decision := r.dir.Policy().Decide(ctx, in)
 	if decision.Outcome != policy.Issue {
-		return nil, s.refuseOrder(ctx, r, order, request, decision)
+		return nil, s.refuseOrder(ctx, r, order, in, decision)
 	}
 	if !decision.Key.Permits(request.SPKI) {
 		return nil, s.rejectCSR(ctx, r, &csr.Error{Problem: csr.BadCSR, Check: "attested-key", Detail: "the key of the CSR is not the attested key"})
 	}
-	claim, grant, err := s.prepare(ctx, r, order, code, evidence, decision, request)
+	claim, grant, err := s.prepare(ctx, r, order, code, evidence, in, decision)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,8 @@ type preparedClaim struct {
 }
 
 // prepare applies the certificate profile and gathers what is recorded before signing.
-func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, code issuance.Code, evidence issuance.Evidence, decision policy.Decision, request *csr.Request) (*preparedClaim, *ca.Grant, error) {
+func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, code issuance.Code, evidence issuance.Evidence, in policy.Input, decision policy.Decision) (*preparedClaim, *ca.Grant, error) {
+	request := in.Request
 	if accountKey(r.key.Key, request.PublicKey) {
 		return nil, nil, s.rejectCSR(ctx, r, &csr.Error{Problem: csr.BadPublicKey, Check: "account-key", Detail: "the key of the CSR is the account key (RFC 8555, section 11.1)"})
 	}
@@ -156,13 +157,13 @@ func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, 
 	}
 	return &preparedClaim{serial: serial, Claim: issuance.Claim{
 		Account: r.account.ID, Order: order.ID, Certificate: cert,
-		Decision: storedDecision(r, order, request, decision),
+		Decision: storedDecision(order, in, decision),
 	}}, grant, nil
 }
 
-func storedDecision(r *request, order issuance.Order, request *csr.Request, d policy.Decision) issuance.Decision {
-	return issuance.Decision{Order: order.ID, Code: order.Code, Evidence: order.Evidence, Time: r.call.Now,
-		Schema: policy.Schema, Decision: d, Request: request}
+func storedDecision(order issuance.Order, in policy.Input, d policy.Decision) issuance.Decision {
+	return issuance.Decision{Order: order.ID, Code: order.Code, Evidence: order.Evidence, Time: in.Now,
+		Schema: policy.Schema, Decision: d, Input: &in}
 }
 
 // rejectCSR counts a try; the order stays ready, up to a limit. Faults of the JSON itself change nothing.
@@ -179,11 +180,11 @@ func (s *Server) rejectCSR(ctx context.Context, r *request, err error) error {
 }
 
 // refuseOrder records a decision to refuse; the order becomes invalid.
-func (s *Server) refuseOrder(ctx context.Context, r *request, order issuance.Order, request *csr.Request, d policy.Decision) error {
+func (s *Server) refuseOrder(ctx context.Context, r *request, order issuance.Order, in policy.Input, d policy.Decision) error {
 	failed := d.Refused()
 	refusal := issuance.Refusal{Problem: acme.Unauthorized, Check: failed.Check, Detail: failed.Detail}
 	_, err := s.Store.RefuseOrder(ctx, r.call, issuance.OrderRefusal{
-		Account: r.account.ID, Order: order.ID, Refusal: refusal, Decision: storedDecision(r, order, request, d),
+		Account: r.account.ID, Order: order.ID, Refusal: refusal, Decision: storedDecision(order, in, d),
 	})
 	if err != nil {
 		return err

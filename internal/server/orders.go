@@ -200,7 +200,7 @@ func (s *Server) weigh(r *request, order issuance.Order, in policy.Input, respon
 		answer.Evidence.Facts, answer.Evidence.FactsSchema = facts, attest.FactsSchema
 	}
 	in.Evidence, in.Facts = answer.Evidence.Kind, answer.Evidence.Facts
-	if failed := policy.Admit(in); failed != nil {
+	if failed := r.dir.Policy().Admit(in); failed != nil {
 		answer.Evidence.Failed = failed.Check
 		answer.Refusal = badAttestation(failed.Check, failed.Detail)
 	}

@@ -56,6 +56,7 @@ type Directory struct {
 	Issuer      issuance.IssuerID        // the CA that signs new certificates
 	Roots       map[string][]attest.Root // accepted attestation formats, each with its roots
 	Identifiers []policy.IdentifierKind  // what an order may name
+	Policy      func() *policy.Policy    // the policy in use; default policy.Builtin
 	Terms       string                   // URL of terms of service; "" for none
 	Website     string
 	StandIn     bool // accepts stand-in attestation roots: said in the directory's meta
@@ -94,6 +95,9 @@ func New(cfg Config) (*Server, error) {
 	for name, d := range cfg.Directories {
 		if _, ok := cfg.Issuers[d.Issuer]; !ok {
 			return nil, fmt.Errorf("directory %s: issuer %s is not known", name, d.Issuer)
+		}
+		if d.Policy == nil {
+			d.Policy = policy.Builtin
 		}
 	}
 	if cfg.Store == nil || cfg.Verifier == nil || cfg.Log == nil {

@@ -146,7 +146,7 @@ func enrolForBench(b *testing.B, s *store.Store, issuer issuance.IssuerID, value
 	certificate, err := issuance.NewID[issuance.CertificateID](benchStart, rand.Reader)
 	check(err)
 	c, err := s.BeginIssue(ctx, benchCall(), issuance.Claim{Account: a.ID, Order: o.ID,
-		Decision: issuance.Decision{Schema: 1, Request: request, Decision: policy.Decision{Outcome: policy.Issue, Verified: true,
+		Decision: issuance.Decision{Schema: policy.Schema, Input: &policy.Input{Request: request}, Decision: policy.Decision{Outcome: policy.Issue, Verified: true,
 			Reasons: []policy.Reason{{Check: "code-live", Passed: true, Detail: "the code is live"}, {Check: "evidence", Passed: true, Detail: "verified"}}, Key: policy.KeyBinding{Attested: spki}}},
 		Certificate: issuance.Certificate{ID: certificate, Serial: hex.EncodeToString(number[:]), Issuer: issuer, Profile: "default", DeviceSerial: serial, SPKISHA256: hex.EncodeToString(spkiHash[:]),
 			NotBefore: benchStart, NotAfter: benchStart.Add(365 * 24 * time.Hour)}})

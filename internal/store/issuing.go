@@ -48,14 +48,14 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 	err = s.change(ctx, call, what, func(t *tx) error {
 		o, err = s.scanOrder(t.row(`UPDATE orders SET status = 'invalid', refusal = ?, decision = ?
 			WHERE id = ? AND account = ? AND status = 'ready' AND expires_at > ? RETURNING `+orderColumns,
-			why, string(decision.id), string(r.Order), string(r.Account), stamp(call.Now)))
+			why, string(decision.ID), string(r.Order), string(r.Account), stamp(call.Now)))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.orderConflict(r.Account, r.Order)
 		}
 		if err != nil {
 			return err
 		}
-		if err := decision.insert(t, o.ID, o.Code, o.Evidence); err != nil {
+		if err := decision.insert(t, &o); err != nil {
 			return err
 		}
 		if err := t.countTry(o.Code, r.Refusal.Check); err != nil {
@@ -81,7 +81,7 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 		o := issuance.Order{ID: c.Order, Account: c.Account}
 		err := notFound(t.updated(`SELECT directory, ifnull(code, ''), ifnull(evidence, '') FROM orders WHERE id = ?`, string(c.Order),
 			`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
-			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.id)).
+			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.ID)).
 			Scan(&o.Directory, &o.Code, &o.Evidence))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.orderConflict(c.Account, c.Order)
@@ -99,10 +99,10 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 				cert.Device = device
 			}
 		}
-		if err := decision.insert(t, o.ID, o.Code, o.Evidence); err != nil {
+		if err := decision.insert(t, &o); err != nil {
 			return err
 		}
-		cert.Decision, cert.Status, cert.ReservedAt = decision.id, issuance.CertificateReserved, timeOf(stamp(call.Now))
+		cert.Decision, cert.Status, cert.ReservedAt = decision.ID, issuance.CertificateReserved, timeOf(stamp(call.Now))
 		cert.Account, cert.Order, cert.Code, cert.Evidence, cert.Directory = o.Account, o.ID, o.Code, o.Evidence, o.Directory
 		cert.NotBefore, cert.NotAfter = timeOf(stamp(cert.NotBefore)), timeOf(stamp(cert.NotAfter))
 		if err := insertCertificate(t, &cert); err != nil {

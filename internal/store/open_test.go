@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -57,8 +58,8 @@ func rawly(t testing.TB, path string, statements ...string) error {
 
 func withMigration(t testing.TB, text string) fs.FS {
 	t.Helper()
-	schema := fstest.MapFS{"00009_next.sql": {Data: []byte("-- +goose Up\n" + text)}}
-	for _, name := range []string{"00001_initial.sql", "00002_credentials.sql"} {
+	schema := fstest.MapFS{"00099_next.sql": {Data: []byte("-- +goose Up\n" + text)}}
+	for _, name := range migrationNames(t) {
 		content, err := migrations.ReadFile("migrations/" + name)
 		if err != nil {
 			t.Fatal(err)
@@ -66,6 +67,20 @@ func withMigration(t testing.TB, text string) fs.FS {
 		schema[name] = &fstest.MapFile{Data: content}
 	}
 	return schema
+}
+
+// migrationNames are the names of the program's own migrations, whose number is the schema's version.
+func migrationNames(t testing.TB) []string {
+	t.Helper()
+	entries, err := migrations.ReadDir("migrations")
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("%d migrations, error %v", len(entries), err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
 }
 
 func TestOpenRefusesNewerSchema(t *testing.T) {
@@ -81,7 +96,7 @@ func TestOpenRefusesNewerSchema(t *testing.T) {
 	}
 	_, err = Open(t.Context(), path, Options{Key: make([]byte, KeySize)})
 	newer, ok := errors.AsType[*NewerSchemaError](err)
-	if !ok || newer.Found != 9 || newer.Supported != 2 {
+	if !ok || newer.Found != 99 || int(newer.Supported) != len(migrationNames(t)) {
 		t.Fatalf("error is %v", err)
 	}
 	after, err := os.ReadFile(path)
@@ -107,7 +122,7 @@ func TestMigrationKeepsABackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, migrated)
-	backups, err := filepath.Glob(path + ".schema-2*.bak")
+	backups, err := filepath.Glob(fmt.Sprintf("%s.schema-%d*.bak", path, len(migrationNames(t))))
 	if err != nil || len(backups) < 2 {
 		t.Fatalf("backups %v, error %v", backups, err)
 	}

@@ -85,7 +85,7 @@ var issuingTests = map[string]func(*testing.T, *Bench){
 		decision, err := b.Decision(b.ctx(), cert.Decision)
 		b.ok(err)
 		want := claim.Decision
-		want.ID, want.Order, want.Code, want.Evidence, want.Time = cert.Decision, o.ID, code.ID, o.Evidence, b.Now.Truncate(time.Microsecond)
+		want.ID, want.Order, want.Directory, want.Code, want.Evidence, want.Time = cert.Decision, o.ID, o.Directory, code.ID, o.Evidence, b.Now.Truncate(time.Microsecond)
 		if diff := cmp.Diff(want, decision); diff != "" {
 			t.Error(diff)
 		}

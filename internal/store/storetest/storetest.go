@@ -229,7 +229,7 @@ func (b *Bench) ClaimFor(o issuance.Order) issuance.Claim {
 	b.ok(err)
 	return issuance.Claim{
 		Account: o.Account, Order: o.ID,
-		Decision: issuance.Decision{Schema: policy.Schema, Decision: policy.Decision{Outcome: policy.Issue}, Request: &csr.Request{KeyType: "EC", KeySize: 384}},
+		Decision: issuance.Decision{Schema: policy.Schema, Decision: policy.Decision{Outcome: policy.Issue}, Input: &policy.Input{Request: &csr.Request{KeyType: "EC", KeySize: 384}}},
 		Certificate: issuance.Certificate{
 			ID: id, Serial: hex.EncodeToString(serial[:]), Issuer: b.Issuer, Profile: "device", ProfileVersion: 1, CRLShard: 3,
 			DeviceSerial: "C02XK1", DeviceUDID: "00008110-000A", SPKISHA256: hex.EncodeToString(serial[:]),
