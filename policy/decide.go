@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"assay/attest"
 	"assay/deviceid"
@@ -32,7 +33,15 @@ type Policy struct {
 }
 
 // Builtin is the policy of a directory that names none.
-func Builtin() *Policy { return &Policy{version: Version{Name: "builtin"}} }
+func Builtin() *Policy {
+	return &Policy{version: Version{Name: "builtin", SHA256: strings.Repeat("0", 64)}}
+}
+
+// Text is the policy as it was written.
+func (p *Policy) Text() []byte { return nil }
+
+// UsesOpinion reports whether the policy reads what a service outside says.
+func (p *Policy) UsesOpinion() bool { return false }
 
 // Version says which policy this is.
 func (p *Policy) Version() Version { return p.version }

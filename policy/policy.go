@@ -188,6 +188,8 @@ type Decision struct {
 	// "" and 0 leave them to the directory and its profile.
 	Profile  string        `json:"profile,omitempty"`
 	Lifetime time.Duration `json:"lifetime,omitempty"`
+	// ApprovalLifetime is how long a person's approval of a Hold lives; 0: as the store has it.
+	ApprovalLifetime time.Duration `json:"approvalLifetime,omitempty"`
 	// Approval is the hold whose approval turned Hold into Issue; the certificate uses it up.
 	Approval string     `json:"approval,omitempty"`
 	Key      KeyBinding `json:"key"`

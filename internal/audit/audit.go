@@ -30,6 +30,9 @@ const (
 	AuthorizationDeactivated Action = "authorization.deactivated"
 	CSRChecked               Action = "csr.checked"    // only ever refused
 	DecisionTaken            Action = "decision.taken" // only ever refused: a decision to issue is part of IssueBegun
+	HoldApproved             Action = "hold.approved"
+	HoldDeclined             Action = "hold.declined"
+	PolicyActivated          Action = "policy.activated"
 	IssueBegun               Action = "issue.begun"
 	IssueCompleted           Action = "issue.completed"
 	IssueAbandoned           Action = "issue.abandoned"

@@ -12,6 +12,9 @@ var hints = map[string]string{
 	"bound-serial-attested": "under User Enrollment devices attest no serial: mint an unbound code",
 	"bound-udid":            "on a Mac compare with the provisioning UDID, not the hardware UUID",
 	"bound-udid-attested":   "under User Enrollment devices attest no UDID: mint an unbound code",
+	"held":                  "`assay decision held` lists what waits; `assay decision approve` lets the device's next try pass",
+	"approval-live":         "approve it again: an approval is good for one certificate, until it expires",
+	"device-state":          "the inventory says that the device is lost or retired: `assay device expect` takes it back",
 	"nonce":                 "the client held a nonce for over an hour, or spoke to another installation",
 }
 

@@ -45,6 +45,14 @@ func NewID[T ID](now time.Time, random io.Reader) (T, error) {
 	return T(id.prefix() + idEncoding.EncodeToString(raw[:])), nil
 }
 
+// FirstID is the id before all that are made from a time on: for ranges of ids.
+func FirstID[T ID](from time.Time) string {
+	var id T
+	var raw [16]byte
+	binary.BigEndian.PutUint64(raw[:8], uint64(from.UnixMilli())<<16)
+	return id.prefix() + idEncoding.EncodeToString(raw[:])
+}
+
 func (AccountID) prefix() string     { return "acct_" }
 func (OrderID) prefix() string       { return "order_" }
 func (CodeID) prefix() string        { return "code_" }

@@ -203,6 +203,11 @@ type Device struct {
 	CreatedAt      time.Time
 }
 
+// ForPolicy is the device as a decision knows it. proven says that the request's evidence names it.
+func (d *Device) ForPolicy(proven bool) *policy.Device {
+	return &policy.Device{ID: string(d.ID), Proven: proven, Labels: d.Labels, Attested: d.Attested, CreatedAt: d.CreatedAt}
+}
+
 // Limits on the labels of one device or code: how many there are, and LabelBytes of them.
 const (
 	MaxLabels     = 64

@@ -16,6 +16,8 @@ var (
 	ErrConflict = errors.New("state changed meanwhile")
 	// ErrCodeTaken: another order claimed the code, or it was revoked or expired meanwhile.
 	ErrCodeTaken = errors.New("code is no longer usable")
+	// ErrApprovalTaken: the approval was used, taken back or expired between the decision and the claim.
+	ErrApprovalTaken = errors.New("approval is no longer usable")
 	// ErrOverloaded: too many changes wait already. Nothing was changed; asked again a little later, it
 	// may be.
 	ErrOverloaded = errors.New("store is overloaded")
@@ -117,17 +119,20 @@ type CSRRejection struct {
 	Refusal Refusal
 }
 
-// OrderRefusal makes a ready order invalid because the decision was to refuse, and counts a try.
+// OrderRefusal makes a ready order invalid because the decision was to refuse or to hold, and counts a
+// try. A decision to hold makes a hold, or is one more try of the one that there is.
 type OrderRefusal struct {
 	Account  AccountID
 	Order    OrderID
 	Decision Decision
 	Refusal  Refusal
+	Attested Device // attested serial and UDID: a hold is about that device; zero if unattested
 }
 
 // Claim is the exclusive step before the CA key signs: it takes the order from ready to
-// processing, its code from unused to issuing, stores the decision and reserves the serial. It
-// fails with ErrConflict (the order) or ErrCodeTaken (the code; the order becomes invalid).
+// processing, its code from unused to issuing, the approval that the decision rests on from approved to
+// claimed, stores the decision and reserves the serial. It fails with ErrConflict (the order), or
+// ErrCodeTaken or ErrApprovalTaken (the order becomes invalid).
 type Claim struct {
 	Account     AccountID
 	Order       OrderID
@@ -143,6 +148,7 @@ type Completion struct {
 	Certificate CertificateID
 	DER         []byte
 	Attested    Device // attested serial and UDID, to find or make the device's row; zero if unattested
+	Approval    HoldID // that the claim's decision rests on, and the certificate uses up; "" for none
 }
 
 // ClientRefusal is a refusal that changed nothing. The store keeps an audit row where the account

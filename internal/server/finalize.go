@@ -48,7 +48,10 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 		return nil, s.rejectCSR(ctx, r, err)
 	}
 	in.Evidence, in.Facts, in.Request = evidence.Kind, evidence.Facts, request
-	decision := r.dir.Policy().Decide(ctx, in)
+	decision, err := s.decide(ctx, r, &in, order, code)
+	if err != nil {
+		return nil, err
+	}
 	if decision.Outcome != policy.Issue {
 		return nil, s.refuseOrder(ctx, r, order, in, decision)
 	}
@@ -72,6 +75,7 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 	}
 	order, err = s.complete(ctx, r, issuance.Completion{
 		Order: order.ID, Certificate: claimed.ID, DER: der, Attested: attestedDevice(evidence.Facts),
+		Approval: issuance.HoldID(decision.Approval),
 	})
 	if err != nil {
 		return nil, err
@@ -105,6 +109,35 @@ func parseFinalize(payload []byte) (*csr.Request, error) {
 	return csr.Parse(der)
 }
 
+// decide gathers what is known around the request into the input, and lets the directory's policy
+// decide. It is the same policy throughout, whatever takes over meanwhile.
+func (s *Server) decide(ctx context.Context, r *request, in *policy.Input, order issuance.Order, code issuance.Code) (policy.Decision, error) {
+	now := r.dir.Policy()
+	if err := s.policies.keep(ctx, s.Store, r, now); err != nil {
+		return policy.Decision{}, err
+	}
+	spki := sha256.Sum256(in.Request.SPKI)
+	attested := attestedDevice(in.Facts)
+	c, err := s.Store.Circumstances(ctx, in.Now, issuance.Subject{
+		Directory: r.dir.Name, Serial: attested.Serial, UDID: attested.UDID,
+		Code: order.Code, CodeDevice: code.Device, SPKISHA256: hex.EncodeToString(spki[:]),
+	})
+	if err != nil {
+		return policy.Decision{}, fmt.Errorf("decide on %s: %w", order.ID, err)
+	}
+	in.History, in.Approval = &c.History, c.Approval
+	if c.Device != nil {
+		in.Device = c.Device.ForPolicy(attested.Serial != "" || attested.UDID != "")
+	}
+	if in.Code != nil {
+		in.Code.Credential, in.Code.Template = string(c.Credential), c.Template
+	}
+	if now.UsesOpinion() && s.Opinion != nil {
+		in.Opinion = s.Opinion(ctx, *in)
+	}
+	return now.Decide(ctx, *in), nil
+}
+
 // preparedClaim is a claim with the serial in the form that signing takes.
 type preparedClaim struct {
 	issuance.Claim
@@ -121,7 +154,10 @@ func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, 
 	if err != nil {
 		return nil, nil, err
 	}
-	profile := r.dir.Profile
+	profile, err := r.dir.profile(decision.Profile)
+	if err != nil {
+		return nil, nil, err
+	}
 	input := ca.GrantInput{Request: request, Minted: code.Minted, IdentityID: string(id)}
 	if evidence.Facts != nil {
 		input.Attested = evidence.Facts.Identifiers
@@ -140,6 +176,9 @@ func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, 
 	notBefore, notAfter, err := s.Issuers[r.dir.Issuer].Window(profile, r.call.Now)
 	if err != nil {
 		return nil, nil, err
+	}
+	if most := r.call.Now.UTC().Truncate(time.Second).Add(decision.Lifetime); decision.Lifetime > 0 && most.Before(notAfter) {
+		notAfter = most
 	}
 	spki := sha256.Sum256(request.SPKI)
 	cert := issuance.Certificate{
@@ -162,8 +201,12 @@ func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, 
 }
 
 func storedDecision(order issuance.Order, in policy.Input, d policy.Decision) issuance.Decision {
-	return issuance.Decision{Order: order.ID, Code: order.Code, Evidence: order.Evidence, Time: in.Now,
-		Schema: policy.Schema, Decision: d, Input: &in}
+	stored := issuance.Decision{Order: order.ID, Directory: order.Directory, Code: order.Code, Evidence: order.Evidence,
+		Time: in.Now, Schema: policy.Schema, Decision: d, Input: &in}
+	if in.Device != nil {
+		stored.Device = issuance.DeviceID(in.Device.ID)
+	}
+	return stored
 }
 
 // rejectCSR counts a try; the order stays ready, up to a limit. Faults of the JSON itself change nothing.
@@ -181,20 +224,24 @@ func (s *Server) rejectCSR(ctx context.Context, r *request, err error) error {
 
 // refuseOrder records a decision to refuse; the order becomes invalid.
 func (s *Server) refuseOrder(ctx context.Context, r *request, order issuance.Order, in policy.Input, d policy.Decision) error {
-	failed := d.Refused()
+	failed := d.Refused() // a decision that does not issue has a failed reason
+	if failed == nil {
+		return fmt.Errorf("decision on %s is %s, for no reason", order.ID, d.Outcome)
+	}
 	refusal := issuance.Refusal{Problem: acme.Unauthorized, Check: failed.Check, Detail: failed.Detail}
 	_, err := s.Store.RefuseOrder(ctx, r.call, issuance.OrderRefusal{
 		Account: r.account.ID, Order: order.ID, Refusal: refusal, Decision: storedDecision(order, in, d),
+		Attested: attestedDevice(in.Facts),
 	})
 	if err != nil {
 		return err
 	}
-	return &recordedRefusal{err: &refusal}
+	return &recordedRefusal{err: &refusal, advice: failed.Advice}
 }
 
-// lostClaim: the store recorded a lost race for the code; one for the order changed nothing.
+// lostClaim: the store recorded a lost race for the code or the approval; one for the order changed nothing.
 func (s *Server) lostClaim(err error) error {
-	if errors.Is(err, issuance.ErrCodeTaken) {
+	if errors.Is(err, issuance.ErrCodeTaken) || errors.Is(err, issuance.ErrApprovalTaken) {
 		return &recordedRefusal{err: err}
 	}
 	return err

@@ -230,7 +230,8 @@ func (s *Server) policyInput(ctx context.Context, r *request, order issuance.Ord
 	}
 	in.Code = &policy.Code{
 		ID: string(code.ID), Live: code.StatusAt(r.call.Now) == issuance.CodeUnused,
-		Serial: code.Serial, UDID: code.UDID, AllowUnattested: code.AllowUnattested, Tries: code.Tries,
+		Serial: code.Serial, UDID: code.UDID, Labels: code.Labels, AllowUnattested: code.AllowUnattested,
+		Tries: code.Tries, CreatedAt: code.CreatedAt,
 	}
 	return in, code, nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -74,7 +75,11 @@ func (s *Server) logRefusal(ctx context.Context, dir *Directory, hr *http.Reques
 	if unusable, ok := errors.AsType[*issuance.CodeUnusableError](err); ok {
 		attrs = append(attrs, slog.String("reason", unusable.Error()))
 	}
-	if advice := issuance.AdviceOn(p.Check); advice != "" {
+	advice := issuance.AdviceOn(p.Check)
+	if recorded, ok := errors.AsType[*recordedRefusal](err); ok {
+		advice = cmp.Or(recorded.advice, advice)
+	}
+	if advice != "" {
 		attrs = append(attrs, slog.String("hint", advice))
 	}
 	s.Log.LogAttrs(ctx, slog.LevelWarn, "refused", attrs...)
@@ -92,6 +97,7 @@ func (s *Server) internal(ctx context.Context, err error) *acme.Problem {
 type recordedRefusal struct {
 	err    error
 	device string
+	advice string // the policy's own, where it decided
 }
 
 func (e *recordedRefusal) Error() string { return e.err.Error() }
@@ -116,6 +122,8 @@ func problemOf(err error) (p *acme.Problem, internal bool) {
 		return acme.NewProblem(acme.BadNonce, "nonce-used", "the nonce was used before"), false
 	case errors.Is(err, issuance.ErrCodeTaken):
 		return acme.NewProblem(acme.Unauthorized, "code-live", "the code was used, revoked or has expired since it was ordered"), false
+	case errors.Is(err, issuance.ErrApprovalTaken):
+		return acme.NewProblem(acme.Unauthorized, "approval-live", "the approval was used or taken back, or it expired, meanwhile"), false
 	case errors.Is(err, issuance.ErrConflict):
 		return acme.NewProblem(acme.OrderNotReady, "state", "another request changed this meanwhile"), false
 	}

@@ -38,6 +38,9 @@ type Config struct {
 	Issuers map[issuance.IssuerID]*ca.Issuer
 	// Shards is the number of CRL shards that new certificates are spread over; default 1.
 	Shards int
+	// Opinion asks a service outside about a request, for policies that use its word; nil: there is none.
+	// It never fails: what it could not learn stands in its answer.
+	Opinion func(context.Context, policy.Input) *policy.Opinion
 	// Documents serves credential documents under /credential/; nil serves none.
 	Documents http.Handler
 
@@ -53,6 +56,7 @@ type Config struct {
 type Directory struct {
 	Name        string
 	Profile     *ca.Profile
+	Profiles    map[string]*ca.Profile   // those that a policy's outcomes may choose, by name
 	Issuer      issuance.IssuerID        // the CA that signs new certificates
 	Roots       map[string][]attest.Root // accepted attestation formats, each with its roots
 	Identifiers []policy.IdentifierKind  // what an order may name
@@ -73,12 +77,25 @@ func (d *Directory) accepted() (formats, roots []string) {
 	return formats, roots
 }
 
+// profile is the certificate profile that a decision chose; "" is the directory's own. Policies are
+// checked when they are loaded, so one that is missing here is a fault of the program.
+func (d *Directory) profile(name string) (*ca.Profile, error) {
+	if name == "" {
+		return d.Profile, nil
+	}
+	if p := d.Profiles[name]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("directory %s: the policy chose the certificate profile %q, which there is not", d.Name, name)
+}
+
 // Server answers ACME requests. Make one with New.
 type Server struct {
 	Config
 	nonces    nonces
 	keys      accountKeys
 	strangers strangers
+	policies  keptPolicies
 	handler   http.Handler
 }
 

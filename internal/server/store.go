@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 // Store is what the ACME server needs kept. Each method that takes a Call is one transaction: it
@@ -64,8 +65,12 @@ type Orders interface {
 	Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error)
 }
 
-// Issuing is the spine: reject, refuse, or begin and complete.
+// Issuing is the spine: gather what is known, reject, refuse, or begin and complete.
 type Issuing interface {
+	// UsePolicy keeps a policy, and that a directory uses it; nothing if that is so already.
+	UsePolicy(ctx context.Context, call issuance.Call, directory string, v policy.Version, text string) error
+	// Circumstances is what is known around a request as of now.
+	Circumstances(ctx context.Context, now time.Time, subject issuance.Subject) (issuance.Circumstances, error)
 	RejectCSR(ctx context.Context, call issuance.Call, r issuance.CSRRejection) (issuance.Order, error)
 	RefuseOrder(ctx context.Context, call issuance.Call, r issuance.OrderRefusal) (issuance.Order, error)
 	BeginIssue(ctx context.Context, call issuance.Call, c issuance.Claim) (issuance.Certificate, error)

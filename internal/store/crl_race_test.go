@@ -13,7 +13,7 @@ func TestCRLIsStaleWhenARevocationOvertakesIt(t *testing.T) {
 	b := storetest.NewBench(t, s)
 	c := b.Issued()
 	crl := b.NextCRL() // made before the revocation
-	release := s.Hold()
+	release := s.BusyWriter()
 	errs := make(chan error, 2)
 	go func() {
 		_, err := s.RevokeCertificate(t.Context(), b.Operator(), issuance.Revocation{Certificate: c.ID})

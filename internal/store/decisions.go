@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"time"
 
 	"assay/internal/issuance"
@@ -79,4 +80,23 @@ func scanDecision(row scanner) (issuance.Decision, error) {
 		return issuance.Decision{}, fmt.Errorf("input of %s: %w", d.ID, err)
 	}
 	return d, nil
+}
+
+// Decisions lists decisions, oldest first.
+func (s *Store) Decisions(ctx context.Context, f issuance.DecisionFilter) iter.Seq2[issuance.Decision, error] {
+	var q selection
+	if !f.Since.IsZero() { // ids sort by time, so that this is the primary key's order
+		q.and("id >= ?", issuance.FirstID[issuance.DecisionID](f.Since), true)
+		q.and("time >= ?", stamp(f.Since), true)
+	}
+	q.and("outcome = ?", string(f.Outcome), f.Outcome != "")
+	q.plain("outcome <> 'issue'", f.Outcome == policy.Hold || f.Outcome == policy.Refuse) // has an index
+	q.and("directory = ?", f.Directory, f.Directory != "")
+	q.and("device = ?", string(f.Device), f.Device != "")
+	q.and("code = ?", string(f.Code), f.Code != "")
+	l := list[issuance.Decision]{
+		what: "list decisions", columns: `SELECT ` + decisionColumns + ` FROM decisions`, key: "id",
+		scan: scanDecision, keyOf: func(d *issuance.Decision) []any { return []any{string(d.ID)} },
+	}
+	return l.rows(ctx, s.reads, &q, f.Page)
 }

@@ -54,7 +54,7 @@ func TestRepeatedRefusalsDoNotWrite(t *testing.T) {
 	if err := s.RefuseFetch(t.Context(), b.Call(), k.Document, "mdm-identity"); err != nil {
 		t.Fatal(err)
 	}
-	release := s.Hold()
+	release := s.BusyWriter()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := s.RefuseFetch(ctx, b.Call(), k.Document, "mdm-identity"); err != nil {

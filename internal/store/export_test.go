@@ -31,8 +31,8 @@ func (s *Store) LastCommitWasDurable() bool { return !s.writer.relaxed }
 // ReadPool is the pool of reading connections.
 func (s *Store) ReadPool() *sql.DB { return s.reads.db }
 
-// Hold keeps the writer busy until release is called.
-func (s *Store) Hold() (release func() error) {
+// BusyWriter keeps the writer busy until release is called.
+func (s *Store) BusyWriter() (release func() error) {
 	entered, leave, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
 		left <- s.writer.do(context.Background(), changeDurable, func(*tx) error {

@@ -8,6 +8,7 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 // RejectCSR counts a finalize request whose CSR was refused. The order stays ready until
@@ -33,8 +34,8 @@ func (s *Store) RejectCSR(ctx context.Context, call issuance.Call, r issuance.CS
 	return o, err
 }
 
-// RefuseOrder stores a decision to refuse, makes the ready order invalid and counts a try on its
-// code.
+// RefuseOrder stores a decision to refuse or to hold, makes the ready order invalid and counts a try on
+// its code.
 func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.OrderRefusal) (o issuance.Order, err error) {
 	const what = "refuse order"
 	why, err := refusalText(&r.Refusal)
@@ -55,13 +56,20 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		if err != nil {
 			return err
 		}
+		if decision.Decision.Decision.Outcome == policy.Hold {
+			if err := s.hold(t, call, &o, &decision, r.Attested); err != nil {
+				return err
+			}
+		}
 		if err := decision.insert(t, &o); err != nil {
 			return err
 		}
 		if err := t.countTry(o.Code, r.Refusal.Check); err != nil {
 			return err
 		}
-		return s.record(t, call, refused(orderRow(audit.DecisionTaken, &o), &r.Refusal), audit.Personal{})
+		row := refused(orderRow(audit.DecisionTaken, &o), &r.Refusal)
+		row.Device, row.Detail["decision"] = string(decision.Device), string(decision.ID)
+		return s.record(t, call, row, audit.Personal{Serial: r.Attested.Serial, UDID: r.Attested.UDID})
 	})
 	return o, err
 }
@@ -70,7 +78,7 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 // processing and its code from unused to issuing, stores the decision and reserves the serial.
 // Account, Order, Code, Evidence and Directory of the certificate are the order's own. Of all who
 // want one code one wins; for every other the order becomes invalid and the error is
-// issuance.ErrCodeTaken.
+// issuance.ErrCodeTaken. So it is with an approval that the decision rests on: issuance.ErrApprovalTaken.
 func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.Claim) (cert issuance.Certificate, err error) {
 	const what = "begin issue"
 	decision, err := s.prepareDecision(c.Decision, call.Now)
@@ -98,6 +106,12 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 			if cert.Device == "" {
 				cert.Device = device
 			}
+		}
+		if hold := issuance.HoldID(decision.Decision.Decision.Approval); hold != "" {
+			if err := s.claimApproval(t, call, &o, hold); err != nil {
+				return err
+			}
+			decision.Hold = hold
 		}
 		if err := decision.insert(t, &o); err != nil {
 			return err
@@ -130,14 +144,19 @@ func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device 
 		return device, err
 	}
 	why := &issuance.Refusal{Problem: "unauthorized", Check: "code-live", Detail: "the code is no longer usable"}
+	return "", s.loseClaim(t, call, o, why, issuance.ErrCodeTaken)
+}
+
+// loseClaim makes the order invalid whose claim came too late. What is lost is kept, and returned.
+func (s *Store) loseClaim(t *tx, call issuance.Call, o *issuance.Order, why *issuance.Refusal, lost error) error {
 	text, err := refusalText(why)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if _, err := t.exec(`UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0, decision = NULL WHERE id = ?`, text, string(o.ID)); err != nil {
-		return "", err
+		return err
 	}
-	return "", s.refuse(t, call, refused(orderRow(audit.IssueBegun, o), why), audit.Personal{}, issuance.ErrCodeTaken)
+	return s.refuse(t, call, refused(orderRow(audit.IssueBegun, o), why), audit.Personal{}, lost)
 }
 
 // CompleteIssue delivers a claim's certificate: certificate and order become valid, the code is
@@ -165,6 +184,9 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 			device = string(found)
 		}
 		if err := t.completeRows(call.Now, c, device, code); err != nil {
+			return err
+		}
+		if err := t.useApproval(c.Order, c.Approval); err != nil {
 			return err
 		}
 		o, err = s.scanOrder(t.updated(orderByID, string(c.Order),
@@ -244,6 +266,9 @@ func (s *Store) abandon(t *tx, call issuance.Call, order issuance.OrderID, why *
 		if err := changedOne(n, err, "code of a live claim"); err != nil {
 			return false, err
 		}
+	}
+	if err := t.returnApproval(order); err != nil {
+		return false, err
 	}
 	row := refused(orderRow(audit.IssueAbandoned, &o), why)
 	row.Certificate, row.Detail["certificateSerial"] = cert, serial

@@ -11,6 +11,14 @@ CREATE TABLE policies (
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Which policy a directory came to use, and when.
+CREATE TABLE policy_uses (
+    directory TEXT    NOT NULL,
+    since     INTEGER NOT NULL,
+    policy    TEXT    NOT NULL REFERENCES policies (sha256),
+    PRIMARY KEY (directory, since)
+) STRICT, WITHOUT ROWID;
+
 ALTER TABLE decisions ADD COLUMN input TEXT; -- JSON; NULL once retention removed it
 UPDATE decisions SET input = '{"request":' || request || '}'; -- of schema 1, which kept no more
 ALTER TABLE decisions DROP COLUMN request;
@@ -42,10 +50,11 @@ CREATE TABLE holds (
     decided_by TEXT    NOT NULL DEFAULT '',
     decided_at INTEGER NOT NULL DEFAULT 0,
     expires_at INTEGER NOT NULL DEFAULT 0, -- of the approval
+    lifetime   INTEGER NOT NULL, -- microseconds that an approval lives, as the policy has it
     order_id   TEXT, -- that claims or used it
     CHECK ((status IN ('claimed', 'used')) = (order_id IS NOT NULL))
 ) STRICT;
--- One hold that is not over a subject.
-CREATE UNIQUE INDEX holds_open ON holds (directory, subject) WHERE status = 'held' OR status = 'approved' OR status = 'claimed';
+-- Of one subject there is one hold that is not used up: held again, it is that one.
+CREATE UNIQUE INDEX holds_open ON holds (directory, subject) WHERE status <> 'used';
 CREATE INDEX holds_order ON holds (order_id) WHERE order_id IS NOT NULL;
 CREATE INDEX holds_device ON holds (device, id) WHERE device IS NOT NULL;

@@ -52,6 +52,14 @@ type Store interface {
 	BeginIssue(context.Context, issuance.Call, issuance.Claim) (issuance.Certificate, error)
 	CompleteIssue(context.Context, issuance.Call, issuance.Completion) (issuance.Order, error)
 	Decision(context.Context, issuance.DecisionID) (issuance.Decision, error)
+	Decisions(context.Context, issuance.DecisionFilter) iter.Seq2[issuance.Decision, error]
+	Circumstances(context.Context, time.Time, issuance.Subject) (issuance.Circumstances, error)
+	Hold(context.Context, issuance.HoldID) (issuance.Hold, error)
+	Holds(context.Context, issuance.HoldFilter) iter.Seq2[issuance.Hold, error]
+	SayOfHold(ctx context.Context, call issuance.Call, id issuance.HoldID, ifRevision int, w issuance.Word) (issuance.Hold, error)
+	UsePolicy(ctx context.Context, call issuance.Call, directory string, v policy.Version, text string) error
+	Policy(ctx context.Context, sha256 string) (issuance.StoredPolicy, error)
+	PolicyUses(context.Context) iter.Seq2[issuance.PolicyUse, error]
 	AbandonIssue(context.Context, issuance.Call, issuance.OrderID, issuance.Refusal) error
 	UndoDeadClaims(context.Context, issuance.Call, time.Time) (int, error)
 
@@ -102,7 +110,7 @@ type Store interface {
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	for _, group := range []map[string]func(*testing.T, *Bench){
 		nonceTests, accountTests, orderTests, issuingTests, codeTests, certificateTests, upkeepTests,
-		renderingTests, withdrawingTests, fetchTests, supersedingTests, tokenTests, onceTests, pageTests,
+		renderingTests, withdrawingTests, fetchTests, supersedingTests, tokenTests, onceTests, pageTests, holdTests,
 	} {
 		for _, name := range slices.Sorted(maps.Keys(group)) {
 			t.Run(name, func(t *testing.T) { group[name](t, NewBench(t, open(t))) })
