@@ -72,6 +72,8 @@ func New(c Config) (*API, error) {
 	a.huma.UseMiddleware(a.admit)
 	a.addCodes()
 	a.addCertificates()
+	a.addDecisions()
+	a.addHolds()
 	a.addDevices()
 	a.addTemplates()
 	a.addCredentials()

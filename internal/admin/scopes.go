@@ -20,6 +20,9 @@ const (
 	DevicesWrite      Scope = "devices:write"
 	CertificatesRead  Scope = "certificates:read"
 	CertificatesWrite Scope = "certificates:write"
+	DecisionsRead     Scope = "decisions:read"
+	DecisionsWrite    Scope = "decisions:write"
+	PoliciesRead      Scope = "policies:read"
 	TemplatesRead     Scope = "templates:read"
 	AuditRead         Scope = "audit:read"
 	StatusWrite       Scope = "status:write"
@@ -39,6 +42,9 @@ var scopeMeanings = []struct {
 	{DevicesWrite, "change a device's labels and its MDM certificate"},
 	{CertificatesRead, "see certificates, with the evidence and decision behind them"},
 	{CertificatesWrite, "revoke certificates"},
+	{DecisionsRead, "see decisions and holds, with all that they rested on: facts, serial numbers, UDIDs"},
+	{DecisionsWrite, "approve and decline held devices"},
+	{PoliciesRead, "see the policies that decide and decided"},
 	{TemplatesRead, "see credential templates"},
 	{AuditRead, "read the audit trail, with serial numbers, UDIDs and addresses"},
 	{StatusWrite, "hand in what devices report"},

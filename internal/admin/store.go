@@ -29,6 +29,18 @@ type Certificates interface {
 	Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error)
 }
 
+// Decisions keeps decisions, the policies that took them, and what waits for a person's word.
+type Decisions interface {
+	Decisions(ctx context.Context, f issuance.DecisionFilter) iter.Seq2[issuance.Decision, error]
+	PolicyUses(ctx context.Context) iter.Seq2[issuance.PolicyUse, error]
+	Policy(ctx context.Context, sha256 string) (issuance.StoredPolicy, error)
+	Hold(ctx context.Context, id issuance.HoldID) (issuance.Hold, error)
+	Holds(ctx context.Context, f issuance.HoldFilter) iter.Seq2[issuance.Hold, error]
+	// SayOfHold keeps a person's word about a hold that is at the revision (0: at any); else, and for a
+	// hold that is or was used, issuance.ErrConflict.
+	SayOfHold(ctx context.Context, call issuance.Call, id issuance.HoldID, ifRevision int, w issuance.Word) (issuance.Hold, error)
+}
+
 // Devices keeps devices.
 type Devices interface {
 	Device(ctx context.Context, id issuance.DeviceID) (issuance.Device, error)
@@ -70,6 +82,7 @@ type Audit interface {
 type Store interface {
 	Codes
 	Certificates
+	Decisions
 	Devices
 	Credentials
 	Reports

@@ -91,6 +91,61 @@ func (c *Client) RevokeCertificate(ctx context.Context, name, reason string) (ad
 	})
 }
 
+// DecisionFilter selects decisions; empty fields select all.
+type DecisionFilter struct {
+	Since                            time.Time
+	Outcome, Directory, Device, Code string
+	Inputs                           bool // with everything that each rested on
+}
+
+// Decisions lists decisions, oldest first.
+func (c *Client) Decisions(ctx context.Context, f DecisionFilter) iter.Seq2[admin.Decision, error] {
+	return list[admin.Decision](ctx, c, "/decisions", params("since", instant(f.Since), "outcome", f.Outcome, "directory", f.Directory,
+		"device", f.Device, "code", f.Code, "inputs", flag(f.Inputs)))
+}
+
+// Decision returns a decision by its id, with everything that it rested on.
+func (c *Client) Decision(ctx context.Context, id string) (admin.Decision, error) {
+	return one[admin.Decision](ctx, c, request{method: http.MethodGet, path: "/decisions/" + url.PathEscape(id)})
+}
+
+// HoldFilter selects holds; empty fields select all.
+type HoldFilter struct{ Status, Directory, Device string }
+
+// Holds lists holds, oldest first.
+func (c *Client) Holds(ctx context.Context, f HoldFilter) iter.Seq2[admin.Hold, error] {
+	return list[admin.Hold](ctx, c, "/holds", params("status", f.Status, "directory", f.Directory, "device", f.Device))
+}
+
+// Hold returns a hold by its id.
+func (c *Client) Hold(ctx context.Context, id string) (admin.Hold, error) {
+	return one[admin.Hold](ctx, c, request{method: http.MethodGet, path: "/holds/" + url.PathEscape(id)})
+}
+
+// ApproveHold approves a held device; lifetime is how long the approval lives ("": as the policy has it).
+func (c *Client) ApproveHold(ctx context.Context, id, lifetime string) (admin.Hold, error) {
+	return one[admin.Hold](ctx, c, request{method: http.MethodPost, path: "/holds/" + url.PathEscape(id) + "/approve", body: admin.ApproveHold{Lifetime: lifetime}})
+}
+
+// DeclineHold declines a held device.
+func (c *Client) DeclineHold(ctx context.Context, id string) (admin.Hold, error) {
+	return one[admin.Hold](ctx, c, request{method: http.MethodPost, path: "/holds/" + url.PathEscape(id) + "/decline"})
+}
+
+// Policy returns a policy by the SHA-256 of its text.
+func (c *Client) Policy(ctx context.Context, sha256 string) (admin.Policy, error) {
+	return one[admin.Policy](ctx, c, request{method: http.MethodGet, path: "/policies/" + url.PathEscape(sha256)})
+}
+
+// PolicyUses lists which policies the directories used, oldest first.
+func (c *Client) PolicyUses(ctx context.Context) ([]admin.PolicyUse, error) {
+	type uses struct {
+		Items []admin.PolicyUse `json:"items"`
+	}
+	got, err := one[uses](ctx, c, request{method: http.MethodGet, path: "/policies"})
+	return got.Items, err
+}
+
 // DeviceFilter selects devices; empty fields select all.
 type DeviceFilter struct{ Serial, UDID string }
 
