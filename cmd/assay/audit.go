@@ -20,13 +20,13 @@ type auditCommand struct {
 
 type auditList struct {
 	connection
-	Since       lifetime `placeholder:"AGE" help:"Only rows younger than this, e.g. 2h, 7d."`
-	Code        string   `placeholder:"ID" help:"Only rows of this code."`
-	Order       string   `placeholder:"ID" help:"Only rows of this order."`
-	Certificate string   `placeholder:"ID" help:"Only rows of this certificate."`
-	Device      string   `placeholder:"ID" help:"Only rows of this device."`
-	Action      string   `placeholder:"ACTION" help:"Only rows of this action, e.g. challenge.answered."`
-	Refused     bool     `help:"Only refusals."`
+	Since       lifetimeFlag `placeholder:"AGE" help:"Only rows younger than this, e.g. 2h, 7d."`
+	Code        string       `placeholder:"ID" help:"Only rows of this code."`
+	Order       string       `placeholder:"ID" help:"Only rows of this order."`
+	Certificate string       `placeholder:"ID" help:"Only rows of this certificate."`
+	Device      string       `placeholder:"ID" help:"Only rows of this device."`
+	Action      string       `placeholder:"ACTION" help:"Only rows of this action, e.g. challenge.answered."`
+	Refused     bool         `help:"Only refusals."`
 }
 
 func (auditList) Help() string {

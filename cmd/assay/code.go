@@ -32,7 +32,7 @@ type binding struct {
 	Serial          string            `placeholder:"S" help:"Bind to this serial number (compared exactly)."`
 	UDID            string            `name:"udid" placeholder:"U" help:"Bind to this UDID (compared without case)."`
 	Label           map[string]string `placeholder:"K=V" help:"Label kept with the code; may be repeated."`
-	Expires         lifetime          `default:"24h" help:"How long an unused code lives, e.g. 1h, 30d."`
+	Expires         lifetimeFlag      `default:"24h" help:"How long an unused code lives, e.g. 1h, 30d."`
 	AllowUnattested bool              `help:"Let a device without attestation use the code; its identity is then unverified."`
 }
 

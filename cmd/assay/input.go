@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/term"
 
-	"assay/internal/issuance"
+	"assay/internal/lifetime"
 )
 
 // maxInput is the largest file that a command reads whole.
@@ -91,20 +91,20 @@ func readAll(in io.Reader, name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// lifetime is a duration flag that also takes days, such as 30d.
-type lifetime time.Duration
+// lifetimeFlag is a duration flag that also takes days, such as 30d.
+type lifetimeFlag time.Duration
 
 // maxLifetime is the longest life of a code: longer, and nobody knows any more who holds it.
 const maxLifetime = 365 * 24 * time.Hour
 
-func (l *lifetime) UnmarshalText(text []byte) error {
-	d, err := issuance.ParseLifetime(string(text))
+func (l *lifetimeFlag) UnmarshalText(text []byte) error {
+	d, err := lifetime.Parse(string(text))
 	if err != nil {
 		return err
 	}
 	if d <= 0 || d > maxLifetime {
 		return fmt.Errorf("%q is not between 1s and 365d", text)
 	}
-	*l = lifetime(d)
+	*l = lifetimeFlag(d)
 	return nil
 }

@@ -47,11 +47,11 @@ func tokenLineOf(t issuance.Token, now time.Time) tokenLine {
 }
 
 type tokenMint struct {
-	Dir     string   `required:"" placeholder:"DIR" help:"The installation's folder."`
-	Name    string   `required:"" placeholder:"NAME" help:"What it is for, for people: ci, mdm."`
-	Scope   []string `required:"" placeholder:"SCOPE" help:"What it opens, with commas between."`
-	Expires lifetime `default:"90d" help:"How long it works, e.g. 90d."`
-	Output  string   `short:"o" placeholder:"FILE" help:"Write it into this new file, for its owner only, instead of printing it."`
+	Dir     string       `required:"" placeholder:"DIR" help:"The installation's folder."`
+	Name    string       `required:"" placeholder:"NAME" help:"What it is for, for people: ci, mdm."`
+	Scope   []string     `required:"" placeholder:"SCOPE" help:"What it opens, with commas between."`
+	Expires lifetimeFlag `default:"90d" help:"How long it works, e.g. 90d."`
+	Output  string       `short:"o" placeholder:"FILE" help:"Write it into this new file, for its owner only, instead of printing it."`
 }
 
 func (tokenMint) Help() string {

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"assay/internal/issuance"
+	"assay/internal/lifetime"
 )
 
 // Limits of what is written down of a device, as in lists of devices.
@@ -76,9 +77,9 @@ func checkText(text string, most int) error {
 
 // parseLifetime reads how long something lives: longer than not at all, and at most so long.
 func parseLifetime(text string, most time.Duration) (time.Duration, error) {
-	lifetime, err := issuance.ParseLifetime(text)
-	if err == nil && (lifetime <= 0 || lifetime > most) {
-		err = fmt.Errorf("%.20q is not between 1s and %s", text, issuance.LifetimeText(most))
+	d, err := lifetime.Parse(text)
+	if err == nil && (d <= 0 || d > most) {
+		err = fmt.Errorf("%.20q is not between 1s and %s", text, lifetime.Text(most))
 	}
-	return lifetime, err
+	return d, err
 }

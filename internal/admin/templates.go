@@ -7,6 +7,7 @@ import (
 
 	"assay/internal/delivery"
 	"assay/internal/issuance"
+	"assay/internal/lifetime"
 )
 
 func (a *API) addTemplates() {
@@ -71,7 +72,7 @@ func templateOf(t *delivery.Template) Template {
 		out.Authentication = "MDM"
 	}
 	if t.RenewBefore != 0 {
-		out.RenewBefore = issuance.LifetimeText(t.RenewBefore)
+		out.RenewBefore = lifetime.Text(t.RenewBefore)
 	}
 	return out
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"assay/credential"
-	"assay/internal/issuance"
+	"assay/internal/lifetime"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -329,13 +329,13 @@ func (r *templateReader) duration(n *yaml.Node, key string, least, most time.Dur
 		r.fault(n, key, form, "this is no duration")
 		return
 	}
-	d, err := issuance.ParseLifetime(n.Value)
+	d, err := lifetime.Parse(n.Value)
 	if err != nil {
 		r.fault(n, key, form, "%s is no duration", quote(n.Value))
 		return
 	}
 	if d < least || d > most {
-		r.fault(n, key, "", "%s is not between %s and %s", quote(n.Value), issuance.LifetimeText(least), issuance.LifetimeText(most))
+		r.fault(n, key, "", "%s is not between %s and %s", quote(n.Value), lifetime.Text(least), lifetime.Text(most))
 		return
 	}
 	*to = d

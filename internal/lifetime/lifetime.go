@@ -1,4 +1,6 @@
-package issuance
+// Package lifetime reads and writes durations as people do who speak of certificates and codes: 90m, 24h,
+// 30d. It refuses what is no whole number of days, and whatever time.ParseDuration refuses.
+package lifetime
 
 import (
 	"fmt"
@@ -9,8 +11,8 @@ import (
 
 const day = 24 * time.Hour
 
-// ParseLifetime reads a duration as people write it: 90m, 24h, 30d.
-func ParseLifetime(text string) (time.Duration, error) {
+// Parse reads a duration as people write it: 90m, 24h, 30d.
+func Parse(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		var n uint64
@@ -23,9 +25,9 @@ func ParseLifetime(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// LifetimeText writes a duration as ParseLifetime reads it, in the largest unit of which it is a whole
+// Text writes a duration as Parse reads it, in the largest unit of which it is a whole
 // number.
-func LifetimeText(d time.Duration) string {
+func Text(d time.Duration) string {
 	for _, unit := range []struct {
 		length time.Duration
 		name   string
