@@ -207,10 +207,13 @@ func (d *Document) integer(n *node, name string) (int, bool) {
 	return int(value), true
 }
 
-// checkText reports what no text of the document should have: invisible characters, stray spaces
-// and template variables that nobody filled in.
+// checkText reports what no text of the document should have: invisible characters, code points that
+// are none (XML, and so a profile, cannot carry U+FFFE), stray spaces and template variables that nobody
+// filled in.
 func (d *Document) checkText(n *node) {
-	if i := strings.IndexFunc(n.text, func(c rune) bool { return unicode.In(c, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }); i >= 0 {
+	if i := strings.IndexFunc(n.text, func(c rune) bool {
+		return unicode.In(c, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Noncharacter_Code_Point)
+	}); i >= 0 {
 		d.at(n, controlCharacter, "remove it", "the text %s has a control or invisible character: programs cut the text there, or refuse it, as this server does in names", quote(n.text))
 	}
 	if strings.TrimSpace(n.text) != n.text {

@@ -91,6 +91,7 @@ var keyCases = []ruleCase{
 	{"minus zero", flagsLine, `"UsageFlags": -0`, "", []found{{"integer-form", "$.UsageFlags"}, {"usage-flags-zero", "$.UsageFlags"}}},
 	{"zero-width space in a value", `"Example Inc."`, `"Example\u200b"`, "", one("control-character", "$.Subject[1][0][1]")},
 	{"NUL in a value", `"Example Inc."`, `"Example\u0000"`, "", one("control-character", "$.Subject[1][0][1]")},
+	{"code point of no character", `"Example Inc."`, `"Example\uffff"`, "", one("control-character", "$.Subject[1][0][1]")},
 	{"space after the code", codeLine, `"9vJ8n3sX0uZlq7QbW2dKfA "`, "", one("surrounding-space", "$.ClientIdentifier")},
 	{"variable in dollars", `"device"`, `"$SERIALNUMBER"`, "", one("placeholder", "$.Subject[2][0][1]")},
 	{"variable in percents", `"device"`, `"%SerialNumber%"`, "", one("placeholder", "$.Subject[2][0][1]")},

@@ -44,7 +44,7 @@ var (
 	integerForm      = &Rule{"integer-form", Warning, "Integers are written without fraction, exponent or sign.", rfcJSON + "6; " + schema}
 	unknownKey       = &Rule{"unknown-key", Warning, "Every key is one that Apple documents, spelt as documented.", schema + "; " + observed}
 	misplacedKey     = &Rule{"misplaced-key", Warning, "Keys of declarations and profiles stay out of the document.", "Apple schemas, com.apple.asset.credential.acme, com.apple.configuration.security.identity, com.apple.security.acme"}
-	controlCharacter = &Rule{"control-character", Warning, "Text has no control or invisible formatting characters.", "X.520, DirectoryString; RFC 3986, section 2"}
+	controlCharacter = &Rule{"control-character", Warning, "Text has no control or invisible formatting characters, and no code points that are no characters.", "X.520, DirectoryString; RFC 3986, section 2"}
 	surroundingSpace = &Rule{"surrounding-space", Warning, "Text does not begin or end with a space.", "RFC 4518, section 2.6.1"}
 	placeholder      = &Rule{"placeholder", Warning, "Template variables have been filled in.", "practice: template variables of MDM servers"}
 )

@@ -69,7 +69,7 @@ type certificateList struct {
 
 func (certificateList) Help() string {
 	return `Oldest first. A serial number shown is an attested one; of an unattested device only the expected
-one is known, and marked so.
+one is known, and marked so. A superseded certificate is valid to its end: its device has a newer one.
 
 Examples:
   assay certificate list --dir ./a
@@ -108,7 +108,11 @@ func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals) e
 		if device == "" && line.ExpectedSerial != "" {
 			device = line.ExpectedSerial + " (expected)"
 		}
-		table.row(line.ID, line.Status, device, line.NotAfter, line.CollectedAt, line.Code, line.Serial)
+		status := line.Status
+		if status == "valid" && line.SupersededBy != "" { // else a renewed device seems to have two alike
+			status = "valid, superseded"
+		}
+		table.row(line.ID, status, device, line.NotAfter, line.CollectedAt, line.Code, line.Serial)
 	}
 	if g.JSON {
 		return nil

@@ -56,8 +56,9 @@ type listRun struct {
 	sum      listSummary
 	unpushed error // there is no MDM to push to, which is asked once
 
-	rows []inventory.Row // the batch
-	size int             // its bytes in a request
+	rows   []inventory.Row // the batch
+	size   int             // its bytes in a request
+	failed []failedRow     // since the batch before, in any order
 }
 
 // declareList runs a list to its end, or to what stops it: then what came before is declared and
@@ -113,8 +114,11 @@ func (r *listRun) run(ctx context.Context, list io.Reader) error {
 		}
 		if unusable, ok := errors.AsType[*inventory.RowError](err); ok {
 			r.sum.Devices++
-			if err := r.fail(row, "row", unusable.Err.Error()); err != nil {
-				return err
+			r.fail(row, "row", unusable.Err.Error())
+			if len(r.failed) == declareBatch { // of a list of nothing else
+				if err := r.flush(ctx); err != nil {
+					return err
+				}
 			}
 			continue
 		} else if err != nil {
@@ -134,8 +138,22 @@ func (r *listRun) run(ctx context.Context, list io.Reader) error {
 	return r.flush(ctx)
 }
 
-// flush declares the rows that wait.
+// flush declares the rows that wait, and reports what failed up to here in the order of the list.
 func (r *listRun) flush(ctx context.Context) error {
+	stopped := r.declareBatch(ctx)
+	slices.SortFunc(r.failed, func(a, b failedRow) int { return cmp.Compare(a.Row.Line, b.Row.Line) })
+	for _, f := range r.failed {
+		if err := r.failures.add(f); err != nil {
+			return cmp.Or(stopped, err)
+		}
+	}
+	clear(r.failed)
+	r.failed = r.failed[:0]
+	return stopped
+}
+
+// declareBatch declares the rows that wait.
+func (r *listRun) declareBatch(ctx context.Context) error {
 	if len(r.rows) == 0 {
 		return nil
 	}
@@ -161,7 +179,8 @@ func (r *listRun) declare(ctx context.Context, rows []inventory.Row) error {
 	if problem, ok := errors.AsType[*client.Problem](err); ok && aboutDevices(problem) {
 		if len(rows) == 1 {
 			r.sum.Devices++
-			return r.fail(rows[0], problem.Check, problem.Error())
+			r.fail(rows[0], problem.Check, problem.Error())
+			return nil
 		}
 		half := len(rows) / 2
 		if err := r.declare(ctx, rows[:half]); err != nil {
@@ -213,7 +232,8 @@ func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.Decl
 	}
 	r.sum.Devices++
 	if result.Credential == nil {
-		return r.fail(row, result.Check, result.Error)
+		r.fail(row, result.Check, result.Error)
+		return nil
 	}
 	credential := *result.Credential
 	if r.Activation {
@@ -236,7 +256,8 @@ func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.Decl
 		} else if isProblem(err, http.StatusConflict) {
 			r.unpushed = err
 		} else if err != nil {
-			return r.fail(row, "push", err.Error())
+			r.fail(row, "push", err.Error())
+			return nil
 		}
 	}
 	if result.Fresh {
@@ -247,9 +268,9 @@ func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.Decl
 	return nil
 }
 
-func (r *listRun) fail(row inventory.Row, check, text string) error {
+func (r *listRun) fail(row inventory.Row, check, text string) {
 	r.sum.Failed++
-	return r.failures.add(failedRow{Row: row, Check: check, Error: text})
+	r.failed = append(r.failed, failedRow{Row: row, Check: check, Error: text})
 }
 
 // tell summarises: to people on standard error, to scripts where the lines do not stand already.

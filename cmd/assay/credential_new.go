@@ -49,7 +49,7 @@ Placeholders: {device.serial}, {device.udid}, {device.labels.NAME}. With a ? at 
 Examples:
   assay credential new --dir ./a
   assay credential new wifi --dir ./a --platform ios --platform macos:14,chip=M1 --subject O=Example --subject CN={device.serial}
-  assay credential new vpn -o vpn.yaml --key P-256 --email {device.labels.owner?}
+  assay credential new vpn -o vpn.yaml --key P-256 --email '{device.labels.owner?}'
 
 Exit codes: 0 written; 1 the template breaks a rule; 2 wrong flags, or the file exists; 3 failed.`
 }

@@ -165,6 +165,37 @@ func TestDeclareFindsTheRowThatSpoilsARequest(t *testing.T) {
 }
 
 // TestDeclareStopsWhereTheTokenEnds: what was declared is printed and reported; the rest is not tried.
+// TestFailedRowsAreToldInTheOrderOfTheList: rows that are unusable are known before those that the server
+// refuses.
+func TestFailedRowsAreToldInTheOrderOfTheList(t *testing.T) {
+	var list, want strings.Builder
+	list.WriteString("serial,udid,owner\n")
+	for line := 2; line < 2+3*declareBatch; line++ { // of three kinds: a device, none, one that lacks its serial number
+		fmt.Fprintf(&list, []string{"S%d,,o\n", ",,o%d\n", ",U%d,o\n"}[line%3], line)
+		if line%3 != 0 {
+			fmt.Fprintln(&want, line)
+		}
+	}
+	report := filepath.Join(t.TempDir(), "failed.csv")
+	code, _, errs := assay(t, strings.NewReader(list.String()), "credential", "declare", "--dir", newFolder(t), "--template", "wifi", "--from", "-", "--report", report)
+	if code != exitNo {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for row := range strings.Lines(string(text)) {
+		if line, _, _ := strings.Cut(row, ","); line != "assay_line" {
+			fmt.Fprintln(&got, line)
+		}
+	}
+	if got.String() != want.String() {
+		t.Errorf("the report has the lines %s", strings.Join(strings.Fields(got.String()), " "))
+	}
+}
+
 func TestDeclareStopsWhereTheTokenEnds(t *testing.T) {
 	calls := 0
 	server := &listServer{refuse: func([]admin.Declare) *client.Problem {

@@ -53,6 +53,16 @@ func parseCommand(t *testing.T, line string) error {
 	return err
 }
 
+// everyShell refuses what some shell that people type into reads differently: zsh, the one of macOS, hands a
+// comment to the command, and takes ?, * and [ outside quotes for the names of files.
+func everyShell(line string) error {
+	bare := regexp.MustCompile(`'[^']*'|"[^"]*"`).ReplaceAllString(line, "")
+	if strings.ContainsAny(bare, "#?*[") {
+		return errors.New("zsh reads it differently: quote it, and comment in the text around")
+	}
+	return nil
+}
+
 // TestCommandsInDocumentsParse takes every command line of the documents; those within a sentence
 // may leave out what the sentence is not about.
 func TestCommandsInDocumentsParse(t *testing.T) {
@@ -66,6 +76,9 @@ func TestCommandsInDocumentsParse(t *testing.T) {
 				continue // go build, and the service's user
 			}
 			if err := parseCommand(t, m[1]); err != nil {
+				t.Errorf("%s: assay %s: %v", name, m[1], err)
+			}
+			if err := everyShell(m[1]); err != nil {
 				t.Errorf("%s: assay %s: %v", name, m[1], err)
 			}
 			lines++

@@ -28,7 +28,8 @@ func (initCommand) Help() string {
 	return `Examples:
   assay init --dir /var/lib/assay --name "Example Inc." --url https://id.example.com
   assay init --dir ./test --attestation-root authority/root.pem --allow-stand-in
-  assay init --dir ./sub --csr          # then: assay issuer add --dir ./sub --certificate signed.pem --key file:keys/issuing.key
+  assay init --dir ./sub --csr
+  assay issuer add --dir ./sub --certificate signed.pem --key file:keys/issuing.key --activate
 
 Exit codes: 0 made; 2 wrong flags or unreadable input; 3 failed (an existing installation is never touched).`
 }

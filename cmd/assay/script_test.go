@@ -153,6 +153,9 @@ func TestHelpExamplesParse(t *testing.T) {
 			if err := parseCommand(t, m[1]); err != nil {
 				t.Errorf("%s: example %q: %v", command.FullPath(), m[1], err)
 			}
+			if err := everyShell(m[1]); err != nil {
+				t.Errorf("%s: example %q: %v", command.FullPath(), m[1], err)
+			}
 			parsed++
 		}
 	}

@@ -31,6 +31,9 @@ func TestMalformedBodiesAreRefusedByName(t *testing.T) {
 		"none":                     {"/codes", `{"codes":[]}`, nil, 422, "invalid-request", "body.codes"},
 		"null":                     {"/codes", `{"codes":null}`, nil, 422, "invalid-request", "body.codes"},
 		"too many":                 {"/codes", `{"codes":[` + strings.Repeat("{},", 500) + `{}]}`, nil, 422, "invalid-request", "500"},
+		"serial not UTF-8":         {"/codes", "{\"codes\":[{\"serial\":\"\xff\"}]}", nil, 422, "device-named", "UTF-8"},
+		"half a character":         {"/codes", `{"codes":[{"labels":{"owner":"\ud800"}}]}`, nil, 422, "labels", "UTF-8"},
+		"name lost before":         {"/credentials", `{"template":"wifi","udid":"\ufffd"}`, nil, 422, "device-named", "UTF-8"},
 		"no JSON":                  {"/codes", `{`, nil, 400, "malformed-request", "body"},
 		"two values":               {"/codes", `{"codes":[{}]}{}`, nil, 400, "malformed-request", "follows"},
 		"deep":                     {"/codes", deep, nil, 400, "malformed-request", "deep"},
@@ -72,6 +75,9 @@ func TestBodiesAreBoundedByRoute(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			answer, body := r.do("POST", path, token, "{}"+strings.Repeat(" ", limit-1))
 			r.wantProblem(answer, body, http.StatusRequestEntityTooLarge, "body-too-large")
+			if strings.Contains(body, fmt.Sprint(limit+1)) {
+				t.Errorf("the refusal names a limit that is none: %s", body)
+			}
 			answer, body = r.do("POST", path, token, "{}"+strings.Repeat(" ", limit-2))
 			if answer.StatusCode == http.StatusRequestEntityTooLarge {
 				t.Errorf("a body of the limit itself is refused: %s", body)

@@ -67,8 +67,9 @@ func checkText(text string, most int) error {
 	switch {
 	case len(text) > most:
 		return fmt.Errorf("%d bytes, but the limit is %d", len(text), most)
-	case !utf8.ValidString(text):
-		return errors.New("not UTF-8")
+	// Decoders put U+FFFD where text was not UTF-8, or half a surrogate pair: different names become one.
+	case strings.ContainsRune(text, utf8.RuneError):
+		return errors.New("a character that is not UTF-8, or was lost on its way here (U+FFFD)")
 	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return errors.New("control characters in the value")
 	}

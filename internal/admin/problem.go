@@ -95,6 +95,9 @@ func malformed(status int, message string, errs ...error) huma.StatusError {
 		p.Detail = internalDetail
 		return p
 	}
+	if status == http.StatusRequestEntityTooLarge { // huma names a limit that is one byte off
+		p.Detail = "the body is larger than this request may be"
+	}
 	for _, err := range errs {
 		if len(p.Errors) == maxFaults {
 			break

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
+	"net/http"
 	"reflect"
 	"strings"
 	"testing"
@@ -19,6 +21,15 @@ func TestReadJSONRefusesWhatTwoReadersTakeDifferently(t *testing.T) {
 	var v any
 	if err := readJSON([]byte(strings.Repeat("[", maxDepth)+strings.Repeat("]", maxDepth)), &v); err != nil {
 		t.Errorf("%d levels: %v", maxDepth, err)
+	}
+}
+
+// TestFailureBeforeAHandlerIsNotTold: what huma itself says of a failed server may name anything.
+func TestFailureBeforeAHandlerIsNotTold(t *testing.T) {
+	cause := errors.New("open /secret")
+	p, ok := malformed(http.StatusInternalServerError, "failed: /secret", cause).(*Problem)
+	if !ok || p.Check != internalCheck || p.Detail != internalDetail || len(p.Errors) > 0 || !errors.Is(p, cause) {
+		t.Errorf("told %+v", p)
 	}
 }
 

@@ -269,12 +269,14 @@ func (c *Case) used() Diagnosis {
 	case !c.Now.Before(c.Issued.NotAfter):
 		return Diagnosis{StageCertificateExpired, StateDead, "The certificate expired at " + moment(c.Issued.NotAfter) + ".", adviceRenew}
 	case document.RefusedCheck == checkCode+string(issuance.CodeConsumed) && document.RefusedAt.After(c.Issued.CollectedAt) && !c.confirmed(document.RefusedAt):
-		lost := "it lost the certificate or never got it"
+		lost := "the device lost the certificate or never got it"
 		if !c.Issued.CollectedAt.IsZero() {
-			lost = "it lost the certificate"
+			lost = "the device lost the certificate"
 		}
-		return Diagnosis{StageAskedAgain, StateRefused, "The certificate was issued, but the device asked for the document again at " + moment(document.RefusedAt) + c.reported() +
-			": " + lost + ".", "It was erased, restored, or cut off. " + adviceRenew}
+		// A dead document is refused before anybody is asked who he is.
+		return Diagnosis{StageAskedAgain, StateRefused, "The certificate was issued, but the document was asked for again at " + moment(document.RefusedAt) + c.reported() +
+			": " + lost + ", or somebody else has the document's URL.",
+			"The refusal in the audit trail has the address that asked. If it was the device, it was erased, restored, or cut off. " + adviceRenew}
 	case c.Issued.CollectedAt.IsZero():
 		return c.uncollected()
 	}

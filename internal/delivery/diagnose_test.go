@@ -172,7 +172,7 @@ func TestDiagnosis(t *testing.T) {
 		"another one is installed":        {[]func(*situation){isFetched, issued, isCollected, reports(later, issuance.StatusReport{Installed: "abcd"})}, StageOtherInstalled, StateEnrolled, "abcd", "next report"},
 		"not installed any more":          {[]func(*situation){isFetched, issued, isCollected, reports(later, issuance.StatusReport{Uninstalled: true})}, StageNotInstalled, StateRefused, "does not list it", "removed"},
 		"downloaded, the device failed":   {[]func(*situation){isFetched, issued, isCollected, failure(later)}, StageDeviceFailed, StateRefused, "AssetCannotBeDownloaded", "com.apple.security.acmeclient"},
-		"asked for again":                 {[]func(*situation){isFetched, issued, isCollected, turnedAway(later, "code-consumed")}, StageAskedAgain, StateRefused, ": it lost the certificate.", "erased"},
+		"asked for again":                 {[]func(*situation){isFetched, issued, isCollected, turnedAway(later, "code-consumed")}, StageAskedAgain, StateRefused, ": the device lost the certificate, or somebody else", "erased"},
 		"asked for again before download": {[]func(*situation){isFetched, issued, turnedAway(later, "code-consumed")}, StageAskedAgain, StateRefused, "never got it", "Renew"},
 		"asked for again, but installed":  {[]func(*situation){isFetched, issued, isCollected, turnedAway(collected.Add(time.Minute), "code-consumed"), listsIt(later)}, StageInstalled, StateEnrolled, "installed", ""},
 		"revoked":                         {[]func(*situation){isFetched, issued, isCollected, func(s *situation) { s.Issued.Status, s.Issued.RevokedAt = issuance.CertificateRevoked, later }}, StageCertificateRevoked, StateDead, "revoked", "Renew"},

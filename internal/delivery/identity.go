@@ -270,6 +270,9 @@ func certificateItem(item httpsfv.Item) (*x509.Certificate, error) {
 
 // verify checks that the chain leads to a CA of the MDM, now. Any extended key usage will do: MDM
 // identities carry whatever their CA puts there.
+//
+// WARNING: whether the identity was revoked is not checked: MDM CAs rarely publish that. What ends a
+// lost device's access is that its credential is withdrawn.
 func (m *MDMIdentity) verify(chain []*x509.Certificate, now time.Time) *FetchRefusal {
 	intermediates := x509.NewCertPool()
 	for _, certificate := range chain[1:] {

@@ -175,7 +175,7 @@ func fetchAdvice(check string) string {
 	case CheckListener:
 		return "the declaration that the device has points at the wrong listener: renew the credential, and see that url and mdm.url of the configuration reach the right ones"
 	case checkCode + string(issuance.CodeConsumed):
-		return "the code has its certificate; a device that asks again lost it (erased, or the declaration was removed): renew the credential"
+		return "the code has its certificate; a device that asks again lost it (erased, or the declaration was removed): renew the credential; if it was not the device, somebody else has the document's URL"
 	case checkCode + string(issuance.CodeExpired), checkCode + string(issuance.CodeExhausted), checkCode + string(issuance.CodeRevoked), checkCode + "ended":
 		return "renew the credential: the MDM gets a new document"
 	}

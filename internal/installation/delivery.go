@@ -59,7 +59,7 @@ func (i *Installation) newDeliveries(templates *delivery.Templates, baseURL, mdm
 	if k.URL == "" {
 		return d, nil
 	}
-	key, err := os.ReadFile(within(i.Dir, k.KeyFile))
+	key, err := readSecret(within(i.Dir, k.KeyFile)) // with it, anybody declares to every device of the MDM
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("push.kmfddm.keyFile: %w", err)}
 	}

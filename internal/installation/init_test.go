@@ -324,6 +324,26 @@ func TestServeRefusesIssuerKeyThatOthersCanRead(t *testing.T) {
 	}
 }
 
+func TestPushKeyThatOthersCanReadIsRefused(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	path := filepath.Join(dir, "kmfddm.key")
+	if err := errors.Join(os.WriteFile(path, []byte("key\n"), 0o600), os.Chmod(path, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	i := opened(t, dir)
+	i.Config.Push.KMFDDM.URL, i.Config.Push.KMFDDM.KeyFile = "http://127.0.0.1:9002", "kmfddm.key"
+	_, err := i.API("operator:test")
+	if _, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(err.Error(), "push.kmfddm.keyFile") || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("got %v", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.API("operator:test"); err != nil {
+		t.Errorf("of its owner alone: %v", err)
+	}
+}
+
 func TestServingCertificateIsNotACA(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	i := opened(t, dir)

@@ -159,16 +159,21 @@ func (i *Installation) Roots() (map[string][]attest.Root, error) { return i.Conf
 
 func dataKeyPath(dir string) string { return filepath.Join(dir, keysFolder, "data.key") }
 
-// readDataKey reads the key that seals codes: hex in a file that only its owner may read.
-func readDataKey(path string) ([]byte, error) {
+// readSecret reads a file that only its owner may read.
+func readSecret(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("read data key: %w", err)
+		return nil, err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read data key: %s can be read by others: chmod 600 it", path)
+		return nil, fmt.Errorf("%s can be read by others: chmod 600 it", path)
 	}
-	text, err := os.ReadFile(path)
+	return os.ReadFile(path)
+}
+
+// readDataKey reads the key that seals codes: hex.
+func readDataKey(path string) ([]byte, error) {
+	text, err := readSecret(path)
 	if err != nil {
 		return nil, fmt.Errorf("read data key: %w", err)
 	}
