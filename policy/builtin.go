@@ -2,10 +2,8 @@ package policy
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"assay/attest"
 	"assay/deviceid"
@@ -25,59 +23,13 @@ const (
 	CheckClaimedAttested = "ordered-identifier-attested"
 	CheckClaimedMatches  = "ordered-identifier"
 	CheckKeyAttested     = "attested-key"
+	CheckDeviceState     = "device-state"
+	CheckOpinion         = "outside-opinion"
+	CheckHeld            = "held"
+	CheckOutcome         = "outcome"      // the policy's outcome was to refuse, or it has none that fits
+	CheckError           = "policy-error" // an expression failed
+	CheckTime            = "policy-time"  // the decision took too long
 )
-
-// Policy is a policy ready to decide. It is safe for concurrent use.
-type Policy struct {
-	version Version
-}
-
-// Builtin is the policy of a directory that names none.
-func Builtin() *Policy {
-	return &Policy{version: Version{Name: "builtin", SHA256: strings.Repeat("0", 64)}}
-}
-
-// Text is the policy as it was written.
-func (p *Policy) Text() []byte { return nil }
-
-// UsesOpinion reports whether the policy reads what a service outside says.
-func (p *Policy) UsesOpinion() bool { return false }
-
-// Version says which policy this is.
-func (p *Policy) Version() Version { return p.version }
-
-// Admit weighs the evidence alone, while a challenge is being answered: is it there where it must
-// be, in an accepted format, and about the device that the code or the order names? It returns the
-// first failed check, or nil.
-func (p *Policy) Admit(in Input) *Reason {
-	d := Decision{Reasons: weighEvidence(in)}
-	return d.Refused()
-}
-
-// Decide is the decision on a request. Whatever the policy says, nothing is issued unless the code is
-// live, the evidence is verified (or may be missing) and every binding matches. The context bounds how
-// long it may take; a decision that it cuts off is a refusal.
-func (p *Policy) Decide(_ context.Context, in Input) Decision {
-	d := Decision{Outcome: Refuse, Policy: p.version, Reasons: append(weighIdentifier(in), weighEvidence(in)...)}
-	d.Verified = in.Evidence == attest.Attested && in.Facts != nil
-	d.StandIn = d.Verified && in.Facts.Root.StandIn
-	if d.Verified {
-		d.Reasons = append(d.Reasons, rule(CheckKeyAttested, len(in.Facts.PublicKey) > 0,
-			"only the attested key may be certified", "the evidence names no key"))
-	}
-	if d.Refused() != nil {
-		return d
-	}
-	if d.Verified {
-		d.Key.Attested = bytes.Clone(in.Facts.PublicKey)
-	} else {
-		d.Reasons = append(d.Reasons, Reason{Check: CheckKeyAttested, Passed: true,
-			Detail: "no attested key: the request's own key may be certified, because the code allows unattested devices"})
-		d.Key.Unattested = true
-	}
-	d.Outcome = Issue
-	return d
-}
 
 // Permits reports whether a key, as DER SubjectPublicKeyInfo, may be certified: the attested key
 // byte for byte, or any key if the decision names that none was attested.
@@ -89,7 +41,7 @@ func (k KeyBinding) Permits(spki []byte) bool {
 }
 
 // weighIdentifier judges what the order named.
-func weighIdentifier(in Input) []Reason {
+func weighIdentifier(in *Input) []Reason {
 	if in.Identifier != ByCode {
 		return nil // a serial or UDID proves nothing by itself: weighEvidence demands that it be attested
 	}
@@ -97,10 +49,20 @@ func weighIdentifier(in Input) []Reason {
 		"the code is unused and in time", "the code was used, revoked or has expired since it was ordered")}
 }
 
+// weighDevice judges where the device stands in the inventory. That a lost or retired device gets nothing
+// is not for a policy to change: an operator takes the device back, or nobody does.
+func weighDevice(in *Input) []Reason {
+	if in.Device == nil {
+		return nil
+	}
+	return []Reason{rule(CheckDeviceState, in.Device.State != Lost && in.Device.State != Retired,
+		"the device is neither lost nor retired", fmt.Sprintf("the device is %s", in.Device.State))}
+}
+
 // weighEvidence judges the evidence and what it is bound to.
-func weighEvidence(in Input) []Reason {
+func weighEvidence(in *Input, unattested Unattested) []Reason {
 	if in.Evidence != attest.Attested {
-		return weighNoEvidence(in)
+		return weighNoEvidence(in, unattested)
 	}
 	if in.Facts == nil { // a nil here must never read as "nothing to compare"
 		return []Reason{{Check: CheckFacts, Detail: "the evidence was not verified"}}
@@ -139,17 +101,25 @@ func weighEvidence(in Input) []Reason {
 
 // weighNoEvidence judges a device that sent none, or whose attestation failed. Why it failed
 // cannot be believed: the one who reports it may be the compromised party.
-func weighNoEvidence(in Input) []Reason {
+func weighNoEvidence(in *Input, unattested Unattested) []Reason {
 	if in.Evidence != attest.None && in.Evidence != attest.Failed {
 		return []Reason{{Check: CheckEvidence, Detail: "the challenge was not answered"}}
 	}
-	allowed := in.Identifier == ByCode && in.Code != nil && in.Code.AllowUnattested
+	allowed, by := false, ""
+	if in.Identifier == ByCode && in.Code != nil { // a serial or UDID that nothing attests could be anybody's
+		switch {
+		case unattested == UnattestedAllow:
+			allowed, by = true, "the policy"
+		case unattested == UnattestedByCode && in.Code.AllowUnattested:
+			allowed, by = true, "the code"
+		}
+	}
 	missing := "the device sent no attestation"
 	if in.Evidence == attest.Failed {
 		missing = "the device reported that its attestation failed"
 	}
 	reasons := []Reason{rule(CheckEvidence, allowed,
-		missing+"; the code allows that", missing+" and nothing allows it to go without")}
+		missing+"; "+by+" allows that", missing+" and nothing allows it to go without")}
 	if allowed && (in.Code.Serial != "" || in.Code.UDID != "") {
 		reasons = append(reasons, Reason{Check: CheckSerialMatches, Passed: true,
 			Detail: "unverified: the code expects a device, and nothing attests that this is it"})

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"bytes"
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -44,10 +43,18 @@ func TestDecide(t *testing.T) {
 		change func(*Input)
 		refuse string // the check; "": issue
 	}{
-		"attested, unbound code":   {func(*Input) {}, ""},
-		"bound to both":            {func(in *Input) { in.Code.Serial, in.Code.UDID = "S1", "u1" }, ""},
-		"by serial":                {func(in *Input) { in.Identifier, in.Claimed, in.Code = BySerial, "S1", nil }, ""},
-		"by UDID in other case":    {func(in *Input) { in.Identifier, in.Claimed, in.Code = ByUDID, "u1", nil }, ""},
+		"attested, unbound code": {func(*Input) {}, ""},
+		"bound to both":          {func(in *Input) { in.Code.Serial, in.Code.UDID = "S1", "u1" }, ""},
+		"by serial": {func(in *Input) {
+			in.Identifier, in.Claimed, in.Code, in.Device = BySerial, "S1", nil, &Device{ID: "dev_1", Known: true}
+		}, ""},
+		"by UDID in other case": {func(in *Input) {
+			in.Identifier, in.Claimed, in.Code, in.Device = ByUDID, "u1", nil, &Device{ID: "dev_1", Known: true}
+		}, ""},
+		"by serial, not listed": {func(in *Input) {
+			in.Identifier, in.Claimed, in.Code, in.Device = BySerial, "S1", nil, &Device{ID: "dev_1"}
+		}, "require:listed-device"},
+		"by UDID, no row":          {func(in *Input) { in.Identifier, in.Claimed, in.Code = ByUDID, "u1", nil }, "require:listed-device"},
 		"none, allowed":            {unattested(attest.None, Code{Live: true, AllowUnattested: true}), ""},
 		"failed, allowed":          {unattested(attest.Failed, Code{Live: true, AllowUnattested: true, Serial: "S1"}), ""},
 		"none, not allowed":        {unattested(attest.None, Code{Live: true}), CheckEvidence},
@@ -86,7 +93,7 @@ func TestDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := sound()
 			test.change(&in)
-			d := Builtin().Decide(context.Background(), in)
+			d := Builtin().Decide(t.Context(), in)
 			if test.refuse == "" {
 				if d.Outcome != Issue || d.Refused() != nil {
 					t.Fatalf("%s: %+v", d.Outcome, d.Refused())
@@ -123,11 +130,11 @@ func TestAdmitWeighsEvidenceAlone(t *testing.T) {
 
 func TestStandInIsNamedInTheDecision(t *testing.T) {
 	in := sound()
-	if Builtin().Decide(context.Background(), in).StandIn {
+	if Builtin().Decide(t.Context(), in).StandIn {
 		t.Error("a real root makes a stand-in decision")
 	}
 	in.Facts.Root.StandIn = true
-	if d := Builtin().Decide(context.Background(), in); !d.StandIn || d.Outcome != Issue {
+	if d := Builtin().Decide(t.Context(), in); !d.StandIn || d.Outcome != Issue {
 		t.Errorf("%+v", d)
 	}
 }
@@ -144,7 +151,7 @@ func TestExpectedDeviceOfUnattestedIsUnverified(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := sound()
 			in.Evidence, in.Facts, in.Code = attest.None, nil, &test.code
-			said := slices.ContainsFunc(Builtin().Decide(context.Background(), in).Reasons, func(r Reason) bool { return r.Passed && strings.HasPrefix(r.Detail, "unverified") })
+			said := slices.ContainsFunc(Builtin().Decide(t.Context(), in).Reasons, func(r Reason) bool { return r.Passed && strings.HasPrefix(r.Detail, "unverified") })
 			if said != test.want {
 				t.Errorf("a reason says that the expected device is unverified: %v, want %v", said, test.want)
 			}
@@ -158,7 +165,7 @@ func TestMissingEvidenceSaysHowItIsMissing(t *testing.T) {
 	in.Facts = nil
 	for kind, text := range map[attest.Kind]string{attest.None: "sent no attestation", attest.Failed: "its attestation failed"} {
 		in.Evidence = kind
-		d := Builtin().Decide(context.Background(), in)
+		d := Builtin().Decide(t.Context(), in)
 		if failed := d.Refused(); failed == nil || !strings.Contains(failed.Detail, text) {
 			t.Errorf("%s: refused by %+v", kind, failed)
 		}
@@ -217,7 +224,7 @@ func inputs() *rapid.Generator[Input] {
 func TestDecisionsHoldWhateverTheInput(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := inputs().Draw(t, "input")
-		d := Builtin().Decide(context.Background(), in)
+		d := Builtin().Decide(t.Context(), in)
 		if (d.Outcome == Issue) != (d.Refused() == nil) {
 			t.Fatalf("outcome %q with refusal %+v", d.Outcome, d.Refused())
 		}
@@ -261,7 +268,7 @@ func TestDecisionsHoldWhateverTheInput(t *testing.T) {
 // What the caller does with its facts afterwards changes no decision.
 func TestDecisionKeepsItsOwnKey(t *testing.T) {
 	in := sound()
-	d := Builtin().Decide(context.Background(), in)
+	d := Builtin().Decide(t.Context(), in)
 	in.Facts.PublicKey[0] ^= 1
 	if !d.Key.Permits([]byte("attested key")) {
 		t.Error("the decision's key changed with the facts")

@@ -47,10 +47,13 @@ const (
 	CredentialWithdrawn      Action = "credential.withdrawn"
 	CertificateSuperseded    Action = "certificate.superseded"
 	DeviceUpdated            Action = "device.updated"
+	DeviceListed             Action = "device.listed" // by a list: new, or with other values
+	DeviceStateChanged       Action = "device.state-changed"
+	ConflictResolved         Action = "conflict.resolved"
 	TokenMinted              Action = "token.minted"
 	TokenRevoked             Action = "token.revoked"
 	TokenUsed                Action = "token.used"
-	DeviceConflict           Action = "device.conflict" // a serial and a UDID point to different devices
+	DeviceConflict           Action = "device.conflict" // something contradicts the inventory
 	IssuerAdded              Action = "issuer.added"
 	IssuerActivated          Action = "issuer.activated"
 	CRLPublished             Action = "crl.published"

@@ -256,6 +256,7 @@ func bySerial(config string) string {
 
 func TestAcmezClientEnrolsWithItsSerialNumber(t *testing.T) {
 	s := newSite(t, bySerial)
+	s.list(t, testSerial)
 	chain, key, err := enrolWithAcmez(t, s, testSerial)
 	if err != nil {
 		t.Fatal(err)

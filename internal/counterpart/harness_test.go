@@ -193,3 +193,13 @@ func (s *site) wantIssued(t *testing.T, chain []*x509.Certificate, key crypto.Si
 		t.Errorf("database holds %+v", row)
 	}
 }
+
+// list puts a device into the inventory: by serial number only listed ones get certificates.
+func (s *site) list(t *testing.T, serial string) {
+	t.Helper()
+	_, err := s.Store.ImportDevices(t.Context(), issuance.Call{Now: time.Now(), From: "operator:test"},
+		issuance.Import{Source: "csv:test", Listings: []issuance.Listing{{Serial: serial}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

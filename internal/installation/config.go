@@ -93,6 +93,8 @@ type Directory struct {
 	Profile string `yaml:"profile"`
 	// Accept lists the attestation formats whose evidence is accepted.
 	Accept []string `yaml:"accept"`
+	// Policy is the file of the policy that decides, read again when it changes. Default: the built-in one.
+	Policy string `yaml:"policy,omitempty"`
 	// Identifiers says what an order may name: code, serial, udid. Default: code.
 	Identifiers []policy.IdentifierKind `yaml:"identifiers,omitempty"`
 	// Issuer is the id of the issuing CA. Default: the active one.

@@ -366,6 +366,14 @@ func TestServingCertificateIsNotACA(t *testing.T) {
 func TestServeWarnsWhereNoCodeIsNeeded(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	edit(t, dir, "    - code\n", "    - code\n    - serial\n")
+	if s := serve(t, opened(t, dir)); len(s.Warnings) != 0 { // the built-in policy asks the inventory
+		t.Errorf("warnings %v", s.Warnings)
+	}
+	dir, _ = initialized(t, nil)
+	edit(t, dir, "    - code\n", "    - code\n    - serial\n    policy: open.yaml\n")
+	if err := os.WriteFile(filepath.Join(dir, "open.yaml"), []byte("version: 1\noutcomes: [{outcome: issue}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s := serve(t, opened(t, dir))
 	if len(s.Warnings) != 1 || !strings.Contains(s.log.String(), "ANY device that attests") {
 		t.Errorf("no warning: %v", s.Warnings)

@@ -103,7 +103,11 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		}
 		*e.url = f.url
 	}
-	acme, err := i.newServer(ctx, running, o.Log)
+	policies, err := i.policies(o.Log)
+	if err != nil {
+		return err
+	}
+	acme, err := i.newServer(ctx, running, policies, o.Log)
 	if err != nil {
 		return err
 	}
@@ -124,7 +128,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := writeURLs(i.Dir, running); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	return i.run(ctx, fronts, acme, deliveries, running, o)
+	return i.run(ctx, fronts, acme, deliveries, policies, running, o)
 }
 
 // equip gives every listener its handler and its TLS configuration.
@@ -154,13 +158,14 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 }
 
 // run serves until the context ends, with the periodic upkeep beside it.
-func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Server, deliveries *deliveries, running *Running, o ServeOptions) error {
+func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Server, deliveries *deliveries, policies map[string]*livePolicy, running *Running, o ServeOptions) error {
 	for _, w := range running.Warnings {
 		o.Log.Warn(w)
 	}
 	periodic, stopPeriodic := context.WithCancel(ctx)
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, o.Log) })
+	working.Go(func() { watchPolicies(periodic, policies) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
 	working.Go(func() {
 		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error { return deliveries.work(ctx, i, o.Log) })
@@ -188,7 +193,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 }
 
 // newServer wires the ACME server from configuration and database.
-func (i *Installation) newServer(ctx context.Context, running *Running, log *slog.Logger) (*server.Server, error) {
+func (i *Installation) newServer(ctx context.Context, running *Running, policies map[string]*livePolicy, log *slog.Logger) (*server.Server, error) {
 	base := running.BaseURL
 	issuers, active, err := i.issuers(ctx, base)
 	if err != nil {
@@ -201,15 +206,19 @@ func (i *Installation) newServer(ctx context.Context, running *Running, log *slo
 	directories := map[string]*server.Directory{}
 	for name, c := range i.Config.Directories {
 		d := &server.Directory{
-			Name: name, Profile: i.Config.Profiles[c.Profile], Issuer: active, Roots: map[string][]attest.Root{},
+			Name: name, Profile: i.Config.Profiles[c.Profile], Profiles: i.Config.Profiles, Issuer: active, Roots: map[string][]attest.Root{},
 			Identifiers: c.Identifiers, Terms: c.TermsOfService, Website: c.Website,
 		}
 		if c.Issuer != "" {
 			d.Issuer = issuance.IssuerID(c.Issuer)
 		}
-		if slices.ContainsFunc(c.Identifiers, func(k policy.IdentifierKind) bool { return k != policy.ByCode }) {
-			running.Warnings = append(running.Warnings, fmt.Sprintf("directory %s takes serial numbers or UDIDs without a code: "+
-				"ANY device that attests itself gets certificates there, also one that is not yours", name))
+		if live := policies[name]; live != nil {
+			d.Policy = live.current.Load
+			// The built-in policy asks the inventory, and what this one asks nobody can tell.
+			if slices.ContainsFunc(c.Identifiers, func(k policy.IdentifierKind) bool { return k != policy.ByCode }) {
+				running.Warnings = append(running.Warnings, fmt.Sprintf("directory %s takes serial numbers or UDIDs without a code: "+
+					"ANY device that attests itself and passes the policy %s gets certificates there", name, c.Policy))
+			}
 		}
 		for _, format := range c.Accept {
 			d.Roots[format] = roots[format]

@@ -1,6 +1,10 @@
 package issuance
 
-import "time"
+import (
+	"time"
+
+	"assay/policy"
+)
 
 // Page is a part of a list.
 type Page struct {
@@ -34,8 +38,12 @@ type CertificateFilter struct {
 // DeviceFilter selects devices; zero fields select all.
 type DeviceFilter struct {
 	Page
-	Serial string // compared exactly
-	UDID   string // compared without case
+	Serial     string // compared exactly
+	UDID       string // compared without case
+	State      policy.State
+	NotListed  bool   // those that nobody lists
+	LabelName  string // those with this label, and LabelValue as its value
+	LabelValue string
 }
 
 // CredentialFilter selects the credentials of devices; zero fields select all.

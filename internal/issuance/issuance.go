@@ -199,13 +199,20 @@ type Device struct {
 	// MDMFingerprint is the SHA-256 (lower-case hex) of the certificate that the device shows to its MDM,
 	// where the MDM registered it.
 	MDMFingerprint string
-	Revision       int // raised by every change
+	State          policy.State      // "": nobody lists it
+	Sources        map[string]Source // where each value came from, by the names of values
+	SeenAt         time.Time         // last certificate that it got on its evidence; zero: never
+	Revision       int               // raised by every change
 	CreatedAt      time.Time
 }
 
+// Listed reports whether somebody lists the device: an operator, a list, Apple Business Manager.
+func (d *Device) Listed() bool { return d.State != "" }
+
 // ForPolicy is the device as a decision knows it. proven says that the request's evidence names it.
 func (d *Device) ForPolicy(proven bool) *policy.Device {
-	return &policy.Device{ID: string(d.ID), Proven: proven, Labels: d.Labels, Attested: d.Attested, CreatedAt: d.CreatedAt}
+	return &policy.Device{ID: string(d.ID), Proven: proven, Known: d.Listed(), State: d.State, Labels: d.Labels,
+		Attested: d.Attested, CreatedAt: d.CreatedAt, LastSeen: d.SeenAt}
 }
 
 // Limits on the labels of one device or code: how many there are, and LabelBytes of them.

@@ -174,6 +174,8 @@ type harness struct {
 	http      *http.Client
 	logs      *logBook
 	secrets   secrets
+	policies  sync.Map // directory to the policy that it uses, where that is not the built-in one
+	opinion   func(context.Context, policy.Input) *policy.Opinion
 	leavesRow bool // the test itself leaves a claim behind: reserved serials are not verified
 }
 
@@ -279,8 +281,17 @@ func (h *harness) makeConfig() {
 				Roots: map[string][]attest.Root{attest.FormatApple: {attest.AppleRoot()}}},
 			dirClosed: {Name: dirClosed, Profile: ca.DefaultProfile(), Issuer: h.issuer, Identifiers: code},
 		},
-		Shards: 3,
-		Store:  h.hooked, Verifier: attest.NewVerifier(), Now: h.clock.Now, Log: log,
+		Opinion: func(ctx context.Context, in policy.Input) *policy.Opinion { return h.opinion(ctx, in) },
+		Shards:  3,
+		Store:   h.hooked, Verifier: attest.NewVerifier(), Now: h.clock.Now, Log: log,
+	}
+	h.openly(map[string]*ca.Profile{"generous": generous})
+}
+
+// openly gives every directory its policy and the profiles that policies may choose.
+func (h *harness) openly(profiles map[string]*ca.Profile) {
+	for name, d := range h.config.Directories {
+		d.Policy, d.Profiles = h.policyOf(name), profiles
 	}
 }
 
@@ -344,6 +355,38 @@ func (h *harness) mint(m issuance.Mint) (string, issuance.CodeID) {
 		h.t.Fatal(err)
 	}
 	return value, codes[0].ID
+}
+
+// list puts a device into the inventory.
+func (h *harness) list(serial, udid string) issuance.DeviceID {
+	h.t.Helper()
+	results, err := h.store.ImportDevices(h.t.Context(), issuance.Call{Now: h.clock.Now(), From: "operator:test"}, issuance.Import{
+		Source: "csv:test", Listings: []issuance.Listing{{Serial: serial, UDID: udid}}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return results[0].Device
+}
+
+// decideBy lets a directory decide by a policy from now on.
+func (h *harness) decideBy(dir, text string) *policy.Policy {
+	h.t.Helper()
+	p, err := policy.Parse("test", []byte("version: 1\n"+text))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.policies.Store(dir, p)
+	return p
+}
+
+// policyOf is the policy that a directory uses.
+func (h *harness) policyOf(dir string) func() *policy.Policy {
+	return func() *policy.Policy {
+		if p, ok := h.policies.Load(dir); ok {
+			return p.(*policy.Policy)
+		}
+		return policy.Builtin()
+	}
 }
 
 // rowID finds the id of a row in a URL.

@@ -181,6 +181,7 @@ func TestOrderedSerialOrUDIDMustBeTheAttestedOne(t *testing.T) {
 			r := c.post(o.challenge, attested.attest(o.token))
 			if test.check == "" {
 				r.want(http.StatusOK)
+				h.list(d.serial, d.udid)
 				i := c.collect(c.finalize(o, attested.csr()))
 				if i.row.DeviceSerial != test.serial || i.row.DeviceUDID != test.udid || i.row.Code != "" {
 					t.Errorf("the certificate is of %q, %q, code %q", i.row.DeviceSerial, i.row.DeviceUDID, i.row.Code)
@@ -190,6 +191,24 @@ func TestOrderedSerialOrUDIDMustBeTheAttestedOne(t *testing.T) {
 			r.refused(http.StatusForbidden, "badAttestationStatement", test.check)
 			h.dead(o, test.check)
 			c.finalize(o, attested.csr()).refused(http.StatusForbidden, "orderNotReady", "order-ready")
+		})
+	}
+}
+
+func TestDeviceThatOrdersBySerialMustBeListed(t *testing.T) {
+	h := newHarness(t)
+	for _, test := range []struct{ dir, value string }{{dirSerial, h.device().serial}, {dirUDID, h.device().udid}} {
+		h.subtest(test.dir, func(*testing.T) {
+			d := h.device()
+			c := h.client(test.dir)
+			value := d.serial
+			if test.dir == dirUDID {
+				value = d.udid
+			}
+			o := c.order(value)
+			c.post(o.challenge, d.attest(o.token)).want(http.StatusOK)
+			c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "require:listed-device")
+			h.refusedOrder(o, "require:listed-device")
 		})
 	}
 }

@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"github.com/google/go-cmp/cmp"
+
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -21,6 +23,8 @@ func (h *harness) verify() {
 	h.verifyCertificates()
 	h.verifyOrders()
 	h.verifyCodes()
+	h.verifyHolds()
+	h.verifyDecisions()
 	h.verifyTrail()
 	h.verifyNoSecrets()
 }
@@ -148,6 +152,42 @@ func (h *harness) verifyCodes() {
 		consumed, has := row[1] == "consumed", row[2] == "1"
 		if consumed != has || row[1] == "issuing" && !h.leavesRow {
 			h.t.Errorf("%s is %s and has %s certificates", row[0], row[1], row[2])
+		}
+	}
+}
+
+// verifyHolds: an approval gave at most one certificate, and exactly one if it is used up; none is left
+// claimed.
+func (h *harness) verifyHolds() {
+	for _, row := range h.rows(`SELECT id, status, (SELECT count(*) FROM certificates JOIN decisions ON decisions.id = certificates.decision
+			WHERE decisions.hold = holds.id AND decisions.outcome = 'issue' AND certificates.der IS NOT NULL) FROM holds`) {
+		used, has := row[1] == "used", row[2]
+		if used != (has == "1") || !used && has != "0" || row[1] == "claimed" && !h.leavesRow {
+			h.t.Errorf("%s is %s and gave %s certificates", row[0], row[1], has)
+		}
+	}
+}
+
+// verifyDecisions: the policy that took a decision is kept, and takes it again on what it was taken on.
+func (h *harness) verifyDecisions() {
+	for d, err := range h.store.Decisions(h.ctx(), issuance.DecisionFilter{}) {
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		kept, err := h.store.Policy(h.ctx(), d.Decision.Policy.SHA256)
+		if err != nil {
+			h.t.Errorf("policy of %s: %v", d.ID, err)
+			continue
+		}
+		p, err := policy.Parse(kept.Name, []byte(kept.Text))
+		if err != nil {
+			h.t.Error(err)
+			continue
+		}
+		again := p.Decide(h.ctx(), *d.Input)
+		again.Dropped = d.Decision.Dropped // by the certificate profile, not by the policy
+		if diff := cmp.Diff(d.Decision, again); diff != "" {
+			h.t.Errorf("%s, decided again: %s", d.ID, diff)
 		}
 	}
 }

@@ -113,6 +113,8 @@ func (s *Store) DeviceCredentials(ctx context.Context, f issuance.CredentialFilt
 	q.and("k.device = ?", string(f.Device), f.Device != "")
 	q.and("k.template = ?", f.Template, f.Template != "")
 	q.and("k.due_at <> 0 AND k.due_at < ?", stamp(f.DueBefore), !f.DueBefore.IsZero())
+	// A lost or retired device gets nothing, so it needs no new document.
+	q.plain("(SELECT state FROM devices WHERE id = k.device AND (state = 'lost' OR state = 'retired')) IS NULL", !f.DueBefore.IsZero())
 	q.plain("k.pushed <> iif(k.withdrawn_at = 0, k.asset_token || ' ' || k.configuration_token, '')", f.NotPushed)
 	l := list[issuance.DeviceCredential]{
 		what: "list credentials of devices", columns: `SELECT ` + credentialColumns + ` FROM device_credentials AS k`, key: "k.id",

@@ -3,30 +3,30 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
 	"strconv"
 	"strings"
-	"time"
 
-	"assay/deviceid"
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 const deviceColumns = `devices.id, devices.serial, devices.udid, devices.labels, devices.attested,
-	devices.mdm_fingerprint, devices.revision, devices.created_at`
+	devices.mdm_fingerprint, devices.revision, devices.created_at, devices.state, devices.sources, devices.seen_at`
 
 // deviceFields takes deviceColumns, which are NULL where a left join found no device.
 type deviceFields struct {
-	id, serial, udid, labels, fingerprint sql.NullString
-	attested, revision, created           sql.NullInt64
+	id, serial, udid, labels, fingerprint, state, sources sql.NullString
+	attested, revision, created, seen                     sql.NullInt64
 }
 
 func (f *deviceFields) into() []any {
-	return []any{&f.id, &f.serial, &f.udid, &f.labels, &f.attested, &f.fingerprint, &f.revision, &f.created}
+	return []any{&f.id, &f.serial, &f.udid, &f.labels, &f.attested, &f.fingerprint, &f.revision, &f.created, &f.state, &f.sources, &f.seen}
 }
 
 func (f *deviceFields) device() (issuance.Device, error) {
@@ -34,11 +34,34 @@ func (f *deviceFields) device() (issuance.Device, error) {
 	if err != nil {
 		return issuance.Device{}, fmt.Errorf("labels of %s: %w", f.id.String, err)
 	}
+	sources, err := sourcesOf(f.sources.String)
+	if err != nil {
+		return issuance.Device{}, fmt.Errorf("sources of %s: %w", f.id.String, err)
+	}
 	return issuance.Device{
 		ID: issuance.DeviceID(f.id.String), Serial: f.serial.String, UDID: f.udid.String, Labels: labels,
 		Attested: f.attested.Int64 == 1, MDMFingerprint: f.fingerprint.String, Revision: int(f.revision.Int64),
-		CreatedAt: timeOf(f.created.Int64),
+		CreatedAt: timeOf(f.created.Int64), State: policy.State(f.state.String), Sources: sources, SeenAt: timeOf(f.seen.Int64),
 	}, nil
+}
+
+// sourcesText is where values came from as JSON, "" for nothing.
+func sourcesText(sources map[string]issuance.Source) (string, error) {
+	if len(sources) == 0 {
+		return "", nil
+	}
+	text, err := json.Marshal(sources)
+	return string(text), err
+}
+
+// sourcesOf is what sourcesText stored.
+func sourcesOf(text string) (map[string]issuance.Source, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var sources map[string]issuance.Source
+	err := json.Unmarshal([]byte(text), &sources)
+	return sources, err
 }
 
 func scanDevice(row scanner) (issuance.Device, error) {
@@ -82,6 +105,12 @@ func (s *Store) Devices(ctx context.Context, f issuance.DeviceFilter) iter.Seq2[
 	var q selection
 	q.and("serial <> '' AND serial = ?", f.Serial, f.Serial != "")
 	q.and("udid_key <> '' AND udid_key = ?", udidKey(f.UDID), f.UDID != "")
+	q.and("state = ?", string(f.State), f.State != "")
+	q.plain("state = ''", f.NotListed)
+	if f.LabelName != "" {
+		q.and("iif(labels = '', NULL, labels) ->> ('$.' || json_quote(?)) = ?", f.LabelName, true)
+		q.args = append(q.args, f.LabelValue)
+	}
 	l := list[issuance.Device]{
 		what: "list devices", columns: `SELECT ` + deviceColumns + ` FROM devices`, key: "id",
 		scan: scanDevice, keyOf: func(d *issuance.Device) []any { return []any{string(d.ID)} },
@@ -115,92 +144,6 @@ func findDevice(read func(query, value string) scanner, serial, udid string) (fo
 	return found, byUDID, nil
 }
 
-// identification is how somebody came to say which serial and UDID belong together.
-type identification int
-
-const (
-	// byMinting: whoever mints a code names its device. That tells nothing of a device that is known
-	// already: by its UDID, for one, the document of another credential may be opened.
-	byMinting   identification = iota
-	byDeclaring                // whoever declares a credential describes its device
-	byEvidence                 // the device attested it
-)
-
-// knownDevice finds or makes the row of the device with this serial (compared exactly), else with
-// this UDID (compared without case). Where the two point to different devices the serial decides,
-// and an audit row names the conflict. What evidence attested replaces what operators wrote down.
-func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, by identification) (issuance.DeviceID, error) {
-	found, byUDID, err := findDevice(func(query, value string) scanner { return t.row(query, value) }, d.Serial, d.UDID)
-	if err != nil {
-		return "", err
-	}
-	conflict := byUDID.ID != "" && byUDID.ID != found.ID
-	if conflict {
-		d.UDID = "" // it stays with the other device
-	}
-	if found.ID == "" {
-		found, err = s.insertDevice(t, call.Now, d, by)
-	} else {
-		err = t.updateDevice(found, d, by)
-	}
-	if err != nil {
-		return "", err
-	}
-	if !conflict {
-		return found.ID, nil
-	}
-	row := audit.Row{
-		Action: audit.DeviceConflict, Device: string(found.ID),
-		Detail: map[string]string{"udidOf": string(byUDID.ID), "chosen": "the serial's device"},
-	}
-	return found.ID, s.record(t, call, row, audit.Personal{Serial: d.Serial, UDID: byUDID.UDID})
-}
-
-func udidKey(udid string) string { return strings.ToLower(udid) }
-
-func (s *Store) insertDevice(t *tx, now time.Time, d issuance.Device, by identification) (issuance.Device, error) {
-	id, err := newID[issuance.DeviceID](s.random, now)
-	if err != nil {
-		return d, err
-	}
-	labels, err := labelsText(d.Labels)
-	if err != nil {
-		return d, err
-	}
-	d.ID = id
-	_, err = t.exec(`INSERT INTO devices (id, serial, udid, udid_key, labels, attested, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		string(id), d.Serial, d.UDID, udidKey(d.UDID), labels, flag(by == byEvidence), stamp(now))
-	if err != nil {
-		return d, fmt.Errorf("store device: %w", err)
-	}
-	return d, nil
-}
-
-// updateDevice fills in what is not known yet; attested values also replace other ones.
-func (t *tx) updateDevice(old, d issuance.Device, by identification) error {
-	if by == byMinting {
-		return nil
-	}
-	attested := by == byEvidence
-	updated := old
-	if d.Serial != "" && (old.Serial == "" && (attested || !old.Attested)) {
-		updated.Serial = d.Serial
-	}
-	if d.UDID != "" && (attested && !deviceid.SameUDID(old.UDID, d.UDID) || old.UDID == "" && !old.Attested) {
-		updated.UDID = d.UDID
-	}
-	updated.Attested = old.Attested || attested
-	if updated.Serial == old.Serial && updated.UDID == old.UDID && updated.Attested == old.Attested {
-		return nil
-	}
-	_, err := t.exec(`UPDATE devices SET serial = ?, udid = ?, udid_key = ?, attested = ?, revision = revision + 1 WHERE id = ?`,
-		updated.Serial, updated.UDID, udidKey(updated.UDID), flag(updated.Attested), string(old.ID))
-	if err != nil {
-		return fmt.Errorf("update device: %w", err)
-	}
-	return nil
-}
-
 // UpdateDevice replaces a device's labels (nil leaves them) and the SHA-256, in lower-case hex, of
 // the certificate that it shows to its MDM (nil leaves it, "" removes it), if the device is at
 // ifRevision; 0 stands for any. issuance.ErrConflict if it is at another one;
@@ -217,6 +160,7 @@ func (s *Store) UpdateDevice(ctx context.Context, call issuance.Call, id issuanc
 		}
 		detail := make(map[string]string)
 		if labels != nil && !maps.Equal(labels, d.Labels) {
+			d.Sources = relabelled(d, labels, issuance.Source{From: call.From, At: timeOf(stamp(call.Now))})
 			d.Labels, detail["labels"] = labels, "replaced"
 		}
 		if mdmFingerprint != nil && *mdmFingerprint != d.MDMFingerprint {
@@ -232,8 +176,13 @@ func (s *Store) UpdateDevice(ctx context.Context, call issuance.Call, id issuanc
 		if err != nil {
 			return err
 		}
+		sources, err := sourcesText(d.Sources)
+		if err != nil {
+			return err
+		}
 		d.Revision++
-		n, err := t.exec(`UPDATE devices SET labels = ?, mdm_fingerprint = ?, revision = ? WHERE id = ?`, text, d.MDMFingerprint, d.Revision, string(id))
+		n, err := t.exec(`UPDATE devices SET labels = ?, mdm_fingerprint = ?, sources = ?, revision = ? WHERE id = ?`,
+			text, d.MDMFingerprint, sources, d.Revision, string(id))
 		if err := changedOne(n, err, "device"); err != nil {
 			return err
 		}
@@ -244,6 +193,22 @@ func (s *Store) UpdateDevice(ctx context.Context, call issuance.Call, id issuanc
 		return issuance.Device{}, err
 	}
 	return d, nil
+}
+
+// relabelled is where a device's values come from once it has other labels.
+func relabelled(d issuance.Device, labels map[string]string, source issuance.Source) map[string]issuance.Source {
+	sources := make(map[string]issuance.Source, len(d.Sources)+len(labels))
+	for name, s := range d.Sources {
+		if label, isLabel := strings.CutPrefix(name, issuance.LabelSource); !isLabel || labels[label] != "" {
+			sources[name] = s
+		}
+	}
+	for name, value := range labels {
+		if old, had := d.Labels[name]; !had || old != value {
+			sources[issuance.LabelSource+name] = source
+		}
+	}
+	return sources
 }
 
 // fingerprintIsFree checks that no other device has the MDM certificate that this one shall have.

@@ -177,7 +177,7 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 			return err
 		}
 		if c.Attested.Serial != "" || c.Attested.UDID != "" {
-			found, err := s.knownDevice(t, call, c.Attested, byEvidence)
+			found, err := s.knownDevice(t, call, c.Attested, byCertificate)
 			if err != nil {
 				return err
 			}

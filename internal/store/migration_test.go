@@ -11,6 +11,7 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 // firstSchemaRows is a database as the first schema's program left it: one code that its document
@@ -77,7 +78,7 @@ func TestFirstSchemaMigratesWithItsRows(t *testing.T) {
 	if c, err := s.Code(t.Context(), "code_1"); err != nil || c.ExpiresAt != timeOf(9000000000000000) {
 		t.Errorf("code %+v, error %v", c, err)
 	}
-	want := issuance.Device{ID: "dev_1", Serial: "SER1", UDID: "U-1", Labels: map[string]string{"owner": "Ann"}, Attested: true, Revision: 1, CreatedAt: timeOf(1000)}
+	want := issuance.Device{ID: "dev_1", Serial: "SER1", UDID: "U-1", Labels: map[string]string{"owner": "Ann"}, Attested: true, State: policy.Active, Revision: 1, CreatedAt: timeOf(1000)}
 	device, err := s.DeviceLike(t.Context(), "SER1", "")
 	if err != nil {
 		t.Fatal(err)

@@ -168,7 +168,7 @@ var codeTests = map[string]func(*testing.T, *Bench){
 			t.Errorf("serial and UDID of two devices chose %s, want the serial's %s", got, a)
 		}
 		row := b.wantAudited(audit.Filter{Device: string(a)}, audit.DeviceConflict, audit.Done, "")
-		if row.Detail["udidOf"] != string(other) {
+		if row.Detail["other"] != string(other) || row.Detail["kind"] != string(issuance.UDIDClaimed) {
 			t.Errorf("conflict names %v", row.Detail)
 		}
 		bySerial, byUDID := device("SER3", ""), device("", "UVW")

@@ -13,6 +13,7 @@ import (
 	"assay/internal/audit"
 	"assay/internal/issuance"
 	"assay/internal/store"
+	"assay/policy"
 )
 
 // Rendering is the first rendering of a template for a device, with a fresh code that lives a day,
@@ -113,7 +114,8 @@ var renderingTests = map[string]func(*testing.T, *Bench){
 		document.ID, document.Code, document.Credential, document.CreatedAt = k.Document, code.ID, k.ID, now
 		wantDelivery := issuance.Delivery{
 			Credential: want, Code: code, Document: document, Asset: r.Asset, Configuration: r.Configuration,
-			Device: issuance.Device{ID: code.Device, Serial: "SER1", UDID: "UDID-1", Labels: map[string]string{"owner": "Ann"}, Revision: 1, CreatedAt: now},
+			Device: issuance.Device{ID: code.Device, Serial: "SER1", UDID: "UDID-1", Labels: map[string]string{"owner": "Ann"}, Revision: 1, CreatedAt: now,
+				State: policy.Expected, Sources: b.written("serial", "udid", "state", "label:owner")},
 		}
 		if diff := cmp.Diff(wantDelivery, d); diff != "" {
 			t.Error(diff)

@@ -88,6 +88,14 @@ type Store interface {
 	Devices(context.Context, issuance.DeviceFilter) iter.Seq2[issuance.Device, error]
 	UpdateDevice(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, labels map[string]string, mdmFingerprint *string) (issuance.Device, error)
 
+	ImportDevices(context.Context, issuance.Call, issuance.Import) ([]issuance.ImportResult, error)
+	SetDeviceState(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, change issuance.StateChange) (issuance.Device, int, error)
+	Conflicts(context.Context, issuance.ConflictFilter) iter.Seq2[issuance.Conflict, error]
+	ResolveConflict(context.Context, issuance.Call, issuance.ConflictID) (issuance.Conflict, error)
+	SyncState(ctx context.Context, source string) (issuance.Sync, error)
+	Syncs(context.Context) ([]issuance.Sync, error)
+	PutSyncState(context.Context, issuance.Call, issuance.Sync) error
+
 	Delivery(context.Context, issuance.CredentialID) (issuance.Delivery, error)
 	DeliveryOf(context.Context, issuance.DeviceID, string) (issuance.Delivery, error)
 	RenderCredentials(context.Context, issuance.Call, []issuance.Rendering) ([]issuance.RenderResult, error)
@@ -110,7 +118,7 @@ type Store interface {
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	for _, group := range []map[string]func(*testing.T, *Bench){
 		nonceTests, accountTests, orderTests, issuingTests, codeTests, certificateTests, upkeepTests,
-		renderingTests, withdrawingTests, fetchTests, supersedingTests, tokenTests, onceTests, pageTests, holdTests,
+		renderingTests, withdrawingTests, fetchTests, supersedingTests, tokenTests, onceTests, pageTests, holdTests, inventoryTests,
 	} {
 		for _, name := range slices.Sorted(maps.Keys(group)) {
 			t.Run(name, func(t *testing.T) { group[name](t, NewBench(t, open(t))) })

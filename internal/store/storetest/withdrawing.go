@@ -11,6 +11,7 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 var withdrawingTests = map[string]func(*testing.T, *Bench){
@@ -188,7 +189,8 @@ var withdrawingTests = map[string]func(*testing.T, *Bench){
 		print1, none := strings.Repeat("0a", 32), ""
 		d, err := b.UpdateDevice(b.ctx(), b.Operator(), k.Device, 1, map[string]string{"owner": "Ann"}, &print1)
 		b.ok(err)
-		want := issuance.Device{ID: k.Device, Serial: "SER1", Labels: map[string]string{"owner": "Ann"}, MDMFingerprint: print1, Revision: 2, CreatedAt: k.CreatedAt}
+		want := issuance.Device{ID: k.Device, Serial: "SER1", Labels: map[string]string{"owner": "Ann"}, MDMFingerprint: print1, Revision: 2, CreatedAt: k.CreatedAt,
+			State: policy.Expected, Sources: b.written("serial", "state", "label:owner")}
 		stored, err := b.Device(b.ctx(), k.Device)
 		b.ok(err)
 		for _, got := range []issuance.Device{d, stored} {

@@ -1,0 +1,152 @@
+package installation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"assay/policy"
+)
+
+// policyCheck is how often the files of policies are looked at for changes.
+const policyCheck = time.Second
+
+// livePolicy is the policy of one directory, read again when its file changes. A new one takes over at
+// once and whole, and only if it passes every check; else the last good one stays.
+type livePolicy struct {
+	directory string
+	path      string
+	check     func(*policy.Policy) error
+	log       *slog.Logger
+
+	current atomic.Pointer[policy.Policy]
+	read    time.Time // modification of the file that was last read, also in vain
+	size    int64
+	logged  string // the fault that the log has; "" while all is well
+}
+
+// policies reads the policies of the directories that name one. A faulty one is a *ConfigError.
+func (i *Installation) policies(log *slog.Logger) (map[string]*livePolicy, error) {
+	live := map[string]*livePolicy{}
+	var errs []error
+	for _, name := range i.directoryNames() {
+		file := i.Config.Directories[name].Policy
+		if file == "" {
+			continue
+		}
+		l := &livePolicy{directory: name, path: within(i.Dir, file), check: i.checkPolicy, log: log}
+		p, err := l.load()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("directories.%s.policy: %w", name, err))
+			continue
+		}
+		l.use(p)
+		live[name] = l
+	}
+	if len(errs) > 0 {
+		return nil, &ConfigError{errors.Join(errs...)}
+	}
+	return live, nil
+}
+
+// checkPolicy checks what a policy needs of the installation, and runs its own tests.
+func (i *Installation) checkPolicy(p *policy.Policy) error {
+	var errs []error
+	for _, name := range p.Profiles() {
+		if i.Config.Profiles[name] == nil {
+			errs = append(errs, fmt.Errorf("an outcome chooses the certificate profile %q, but there are: %s",
+				name, strings.Join(slices.Sorted(maps.Keys(i.Config.Profiles)), ", ")))
+		}
+	}
+	if p.UsesOpinion() {
+		errs = append(errs, errors.New("it uses opinion.*, and no service outside is configured"))
+	}
+	for _, r := range p.Test(context.Background()) {
+		if !r.Passed {
+			errs = append(errs, fmt.Errorf("its test %q fails: %s", r.Name, strings.Join(r.Faults, ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// load reads and checks the file as it is now.
+func (l *livePolicy) load() (*policy.Policy, error) {
+	f, err := os.Open(l.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil {
+		l.read, l.size = info.ModTime(), info.Size()
+	}
+	text, err := io.ReadAll(io.LimitReader(f, policy.MaxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	p, err := policy.Parse(strings.TrimSuffix(filepath.Base(l.path), ".yaml"), text)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.check(p); err != nil {
+		return nil, fmt.Errorf("policy %s: %w", p.Version().Name, err)
+	}
+	return p, nil
+}
+
+// use lets a policy take over.
+func (l *livePolicy) use(p *policy.Policy) {
+	l.current.Store(p)
+	for _, w := range p.Warnings() {
+		l.log.Warn("policy: "+w.String(), "directory", l.directory, "policy", p.Version().Name)
+	}
+}
+
+// refresh reads the file again if it changed.
+func (l *livePolicy) refresh() {
+	info, err := os.Stat(l.path)
+	if err == nil && info.ModTime().Equal(l.read) && info.Size() == l.size {
+		return
+	}
+	var p *policy.Policy
+	if err == nil {
+		p, err = l.load()
+	}
+	if err != nil {
+		if l.logged != err.Error() {
+			l.log.Error("the last good policy stays in use", "directory", l.directory, "error", err)
+		}
+		l.logged = err.Error()
+		return
+	}
+	l.logged = ""
+	if p.Version() == l.current.Load().Version() {
+		return
+	}
+	l.log.Info("policy read again", "directory", l.directory, "policy", p.Version().Name, "sha256", p.Version().SHA256)
+	l.use(p)
+}
+
+// watchPolicies looks at the files of policies until the context ends.
+func watchPolicies(ctx context.Context, live map[string]*livePolicy) {
+	ticker := time.NewTicker(policyCheck)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			for _, l := range live {
+				l.refresh()
+			}
+		}
+	}
+}

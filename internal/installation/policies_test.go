@@ -1,0 +1,92 @@
+package installation
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"assay/policy"
+)
+
+func writePolicy(t *testing.T, dir, text string) {
+	t.Helper()
+	// As editors and deployments do it: a file in place of another.
+	next := filepath.Join(dir, "p.next")
+	if err := os.WriteFile(next, []byte("version: 1\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, filepath.Join(dir, "p.yaml")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestServeRefusesAPolicyThatCannotBeUsed(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"faulty":          {"outcomes: [{outcome: isue}]", `"isue" is none of`},
+		"no such profile": {"outcomes: [{outcome: issue, profile: strong}]", `profile "strong", but there are: device`},
+		"failing test":    {"outcomes: [{outcome: issue}]\ntests: [{name: t, expect: refuse}]", `its test "t" fails: outcome is issue, not refuse`},
+		"no opinion":      {"signals: [{name: o, that: opinion.score > 1, points: 1}]\noutcomes: [{outcome: issue}]", "no service outside is configured"},
+	} {
+		dir, _ := initialized(t, nil)
+		edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
+		writePolicy(t, dir, test.text)
+		_, err := opened(t, dir).policies(slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "directories.default.policy") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	dir, _ := initialized(t, nil)
+	edit(t, dir, "    identifiers:\n", "    policy: none.yaml\n    identifiers:\n")
+	if _, err := opened(t, dir).policies(slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a policy without a file")
+	}
+}
+
+func TestAPolicyTakesOverOnlyIfItPassesItsChecks(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
+	writePolicy(t, dir, "outcomes: [{outcome: issue}]")
+	i := opened(t, dir)
+	live, err := i.policies(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := live["default"]
+	inUse := func() policy.Version { return l.current.Load().Version() }
+	first := inUse()
+	for _, bad := range []string{"outcomes: [", "outcomes: [{outcome: issue, profile: none}]", "outcomes: [{outcome: issue}]\ntests: [{name: t, expect: hold}]"} {
+		writePolicy(t, dir, bad)
+		l.refresh()
+		if inUse() != first || l.logged == "" {
+			t.Fatalf("%q took over", bad)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "p.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	l.refresh()
+	if inUse() != first || l.logged == "" {
+		t.Fatal("a policy whose file is gone went with it")
+	}
+	writePolicy(t, dir, "outcomes: [{outcome: refuse}]")
+	l.refresh()
+	if inUse() == first || l.logged != "" {
+		t.Fatal("a good policy did not take over")
+	}
+}
+
+func TestARunningServerTakesANewPolicy(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
+	writePolicy(t, dir, "outcomes: [{outcome: issue}]")
+	s := serve(t, opened(t, dir))
+	writePolicy(t, dir, "outcomes: [{outcome: refuse}]")
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.log.String(), "policy read again"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the policy was not read again")
+		}
+	}
+}

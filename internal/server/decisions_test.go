@@ -1,0 +1,323 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"assay/attest/standin"
+	"assay/internal/audit"
+	"assay/internal/issuance"
+	"assay/policy"
+)
+
+// onlyHold is the one hold that there is.
+func (h *harness) onlyHold() issuance.Hold {
+	h.t.Helper()
+	var holds []issuance.Hold
+	for hold, err := range h.store.Holds(h.ctx(), issuance.HoldFilter{}) {
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		holds = append(holds, hold)
+	}
+	if len(holds) != 1 {
+		h.t.Fatalf("%d holds", len(holds))
+	}
+	return holds[0]
+}
+
+func (h *harness) say(hold issuance.HoldID, approve bool) {
+	h.t.Helper()
+	call := issuance.Call{Now: h.clock.Now(), From: "operator:test"}
+	if _, err := h.store.SayOfHold(h.ctx(), call, hold, 0, issuance.Word{Approve: approve, By: call.From}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+const holdAll = "outcomes: [{outcome: hold, approval: 2h, lifetime: 1d, message: ask the desk, advice: call sam}]"
+
+func TestAHeldDeviceSucceedsOnceAfterItsApproval(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, holdAll)
+	d := h.device()
+	value, code := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	o := c.ready(value, d)
+	r := c.finalize(o, d.csr())
+	r.refused(http.StatusForbidden, "unauthorized", "held")
+	if !strings.Contains(string(r.body), "ask the desk") {
+		t.Errorf("the answer is %s", r.body)
+	}
+	h.refusedOrder(o, "held")
+	h.code(code, issuance.CodeUnused, 1)
+	hold := h.onlyHold()
+	if lines := h.logs.lines(t, "refused"); len(lines) != 1 || lines[0]["hint"] != "call sam" || lines[0]["device"] != d.serial {
+		t.Errorf("log lines %v", lines)
+	}
+	if rows := h.audited(audit.Filter{Device: string(hold.Device)}, "held"); len(rows) != 1 || rows[0].Personal.Serial != d.serial {
+		t.Errorf("audit rows %+v", rows)
+	}
+
+	o = c.ready(value, d) // nobody has said anything yet
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	h.say(hold.ID, true)
+	_, issued := c.enrol(value, d)
+	if got := issued.leaf.NotAfter.Sub(h.clock.Now()); got > 24*time.Hour || got < 23*time.Hour {
+		t.Errorf("the certificate lives %s", got)
+	}
+	if hold := h.onlyHold(); hold.Status != issuance.HoldUsed || hold.Tries != 2 || hold.Order != issued.row.Order {
+		t.Errorf("hold %+v", hold)
+	}
+	next, _ := h.mint(issuance.Mint{})
+	o = c.ready(next, d)
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+}
+
+func TestAnApprovalIsNoOtherDevices(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, "unattested: allow\n"+holdAll)
+	d := h.device()
+	value, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	h.say(h.onlyHold().ID, true)
+
+	other := h.device()
+	other.serial, other.udid = "C39XX0AB12CE", "00008120-001A2B3C4D5E6F71"
+	c.finalize(c.ready(value, other), other.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	o := c.order(value) // somebody who has the code, and attests nothing
+	c.post(o.challenge, standin.NoneResponse()).want(http.StatusOK)
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+
+	h.clock.Advance(2 * time.Hour)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+}
+
+func TestADeclinedDeviceStaysRefused(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, holdAll)
+	d := h.device()
+	value, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	h.say(h.onlyHold().ID, true)
+	h.say(h.onlyHold().ID, false)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	if hold := h.onlyHold(); hold.Status != issuance.HoldDeclined {
+		t.Errorf("hold %+v", hold)
+	}
+}
+
+func TestManyDevicesWithOneApprovalGetOneCertificate(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, holdAll)
+	d := h.device()
+	first, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	c.finalize(c.ready(first, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	h.say(h.onlyHold().ID, true)
+	const n = 6
+	clients, orders, csrs := make([]*client, n), make([]*order, n), make([][]byte, n)
+	for i := range n {
+		value, _ := h.mint(issuance.Mint{})
+		clients[i] = h.client(dirDefault)
+		orders[i], csrs[i] = clients[i].ready(value, d), d.csr()
+	}
+	statuses := make([]int, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { statuses[i] = clients[i].finalize(orders[i], csrs[i]).status })
+	}
+	all.Wait()
+	issued := 0
+	for _, status := range statuses {
+		switch status {
+		case http.StatusOK:
+			issued++
+		case http.StatusForbidden:
+		default:
+			t.Errorf("status %d", status)
+		}
+	}
+	if issued != 1 {
+		t.Errorf("%d certificates on one approval", issued)
+	}
+}
+
+func TestAFailedSignatureGivesTheApprovalBack(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, holdAll)
+	d := h.device()
+	value, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	h.say(h.onlyHold().ID, true)
+	h.caKey.hook(func() error { return errors.New("the token was pulled out") })
+	c.finalize(c.ready(value, d), d.csr()).want(http.StatusInternalServerError)
+	h.caKey.hook(func() error { return nil })
+	if hold := h.onlyHold(); hold.Status != issuance.HoldApproved {
+		t.Errorf("hold %+v", hold)
+	}
+	h.stillGood(dirDefault, value, d)
+}
+
+func TestAnApprovalTakenBackWhileDecidingIssuesNothing(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, holdAll)
+	d := h.device()
+	value, code := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	h.say(h.onlyHold().ID, true)
+	o := c.ready(value, d)
+	h.hooked.beforeBegin = func() { h.say(h.onlyHold().ID, false) }
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "approval-live")
+	h.hooked.beforeBegin = nil
+	h.refusedOrder(o, "approval-live")
+	h.code(code, issuance.CodeUnused, 1)
+}
+
+func TestThePolicyChoosesProfileAndLifetime(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, "outcomes: [{outcome: issue, profile: generous, lifetime: 5d}]")
+	value, _ := h.mint(issuance.Mint{})
+	_, i := h.client(dirDefault).enrol(value, h.device())
+	if got := i.leaf.NotAfter.Sub(h.clock.Now()); i.row.Profile != "generous" || got > 5*24*time.Hour || got < 5*24*time.Hour-time.Minute {
+		t.Errorf("profile %s, %s", i.row.Profile, got)
+	}
+	h.decideBy(dirDefault, "outcomes: [{outcome: issue, lifetime: 3650d}]") // longer than the profile says
+	value, _ = h.mint(issuance.Mint{})
+	_, i = h.client(dirDefault).enrol(value, h.device())
+	if got := i.leaf.NotAfter.Sub(h.clock.Now()); i.row.Profile == "generous" || got > h.config.Directories[dirDefault].Profile.Lifetime {
+		t.Errorf("profile %s, %s", i.row.Profile, got)
+	}
+	h.decideBy(dirDefault, "outcomes: [{outcome: issue, profile: none-such}]")
+	value, _ = h.mint(issuance.Mint{})
+	c, d := h.client(dirDefault), h.device()
+	o := c.ready(value, d)
+	c.finalize(o, d.csr()).want(http.StatusInternalServerError)
+	h.noCertificate(o)
+}
+
+func TestThePolicySeesDeviceAndHistory(t *testing.T) {
+	h := newHarness(t)
+	d := h.device()
+	h.decideBy(dirDefault, `require: [{name: fresh-key, that: history.keyCertificates == 0, message: the key was certified before}]
+signals:
+- {name: listed, that: device.known && device.proven, points: 1}
+- {name: second, that: history.deviceCertificates == 1, points: 10}
+- {name: refused, that: history.refusals == 1, points: 100}
+outcomes: [{outcome: issue}]`)
+	h.list(d.serial, "")
+	value, _ := h.mint(issuance.Mint{Serial: d.serial})
+	c := h.client(dirDefault)
+	_, first := c.enrol(value, d)
+	scoreOf := func(i *identity) int {
+		t.Helper()
+		decision, err := h.store.Decision(h.ctx(), i.row.Decision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if decision.Device == "" || decision.Input.Device.State == "" || decision.Input.Code == nil || decision.Input.History == nil || decision.Input.Request == nil {
+			t.Errorf("decision %+v", decision)
+		}
+		return decision.Decision.Score
+	}
+	if got := scoreOf(first); got != 1 {
+		t.Errorf("score %d", got)
+	}
+	value, _ = h.mint(issuance.Mint{Serial: d.serial})
+	o := c.ready(value, d)
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "require:fresh-key")
+	h.refusedOrder(o, "require:fresh-key")
+	again := h.device() // the same device with a fresh key
+	_, second := c.enrol(value, again)
+	if got := scoreOf(second); got != 111 {
+		t.Errorf("score %d", got)
+	}
+}
+
+func TestALostDeviceGetsNothing(t *testing.T) {
+	h := newHarness(t)
+	d := h.device()
+	id := h.list(d.serial, "")
+	call := issuance.Call{Now: h.clock.Now(), From: "operator:test"}
+	if _, _, err := h.store.SetDeviceState(h.ctx(), call, id, 0, issuance.StateChange{State: policy.Lost}); err != nil {
+		t.Fatal(err)
+	}
+	value, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	o := c.ready(value, d)
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "device-state")
+	h.refusedOrder(o, "device-state")
+}
+
+func TestOnlyAPolicyThatUsesAnOpinionAsksForOne(t *testing.T) {
+	h := newHarness(t)
+	asked := 0
+	var answer policy.Opinion
+	h.opinion = func(_ context.Context, in policy.Input) *policy.Opinion {
+		asked++
+		if in.Facts == nil || in.Request == nil || in.History == nil {
+			t.Errorf("asked with %+v", in)
+		}
+		return &answer
+	}
+	d := h.device()
+	value, _ := h.mint(issuance.Mint{})
+	h.client(dirDefault).enrol(value, d)
+	if asked != 0 {
+		t.Fatalf("asked %d times by the built-in policy", asked)
+	}
+	h.decideBy(dirDefault, "outcomes: [{outcome: issue, when: 'opinion.verdict == \"good\"'}, {outcome: refuse}]")
+	for _, test := range []struct {
+		answer policy.Opinion
+		check  string
+	}{
+		{policy.Opinion{Answered: true, Verdict: "good"}, ""},
+		{policy.Opinion{Answered: true, Verdict: "bad"}, "outcome"},
+		{policy.Opinion{Failure: "timeout", Verdict: "good"}, "outcome"},
+		{policy.Opinion{Failure: "timeout", Required: true}, "outside-opinion"},
+	} {
+		asked, answer = 0, test.answer
+		value, _ := h.mint(issuance.Mint{})
+		c := h.client(dirDefault)
+		o := c.ready(value, d)
+		r := c.finalize(o, d.csr())
+		if test.check == "" {
+			r.want(http.StatusOK)
+		} else {
+			r.refused(http.StatusForbidden, "unauthorized", test.check)
+			h.refusedOrder(o, test.check)
+		}
+		if asked != 1 {
+			t.Errorf("asked %d times", asked)
+		}
+	}
+}
+
+func TestAPolicyTakesOverBetweenRequests(t *testing.T) {
+	h := newHarness(t)
+	d := h.device()
+	one := h.decideBy(dirDefault, "outcomes: [{outcome: refuse}]")
+	value, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "outcome")
+	two := h.decideBy(dirDefault, "outcomes: [{outcome: issue}]")
+	c.enrol(value, d)
+	var used []string
+	for u, err := range h.store.PolicyUses(h.ctx()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		used = append(used, u.SHA256)
+	}
+	if len(used) != 2 || used[0] != one.Version().SHA256 || used[1] != two.Version().SHA256 {
+		t.Errorf("used %v", used)
+	}
+}
