@@ -48,6 +48,8 @@ type Config struct {
 	// MDM is the listener where devices show their MDM identity for documents with Authentication
 	// MDM. Default: none; such documents are then refused.
 	MDM MDM `yaml:"mdm,omitempty"`
+	// Inventory says where lists of devices come from by themselves. Default: nowhere.
+	Inventory Inventory `yaml:"inventory,omitempty"`
 	// Push says which MDM declarations are pushed to. Default: none.
 	Push Push `yaml:"push,omitempty"`
 	// ProfileSigning is the certificate (chain) and key that sign .mobileconfig profiles. Default: they
@@ -132,6 +134,13 @@ type MDMMatch struct {
 	Field string `yaml:"field,omitempty"`
 	// Value is what the field must equal, such as {device.udid}; not with fingerprint.
 	Value string `yaml:"value,omitempty"`
+}
+
+// Inventory configures where lists of devices come from by themselves.
+type Inventory struct {
+	// Watch is a folder: lists (.csv, .json, .ndjson) that are put there are taken, and then moved to its
+	// folders done and failed.
+	Watch string `yaml:"watch,omitempty"`
 }
 
 // Push configures where declarations are pushed.
