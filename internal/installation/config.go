@@ -57,6 +57,9 @@ type Config struct {
 	ProfileSigning TLS `yaml:"profileSigning,omitempty"`
 	// Revocation says where certificates point for their issuer and their CRL.
 	Revocation Revocation `yaml:"revocation,omitempty"`
+	// Retention says how long evidence and decisions are kept. Default: what certificates rest on for ever,
+	// what was held for 400 days and what was refused for 90 days, objects as received 90 and 30 days.
+	Retention Retention `yaml:"retention,omitempty"`
 	// Attestation holds the accepted roots by attestation format.
 	Attestation map[string]Attestation `yaml:"attestation"`
 	// Profiles are certificate profiles by name.
@@ -266,6 +269,9 @@ func (c *Config) check() error {
 	}
 	if c.Revocation.Shards < 0 || c.Revocation.Shards > maxShards {
 		fault("revocation.shards: %d is not in 0..%d", c.Revocation.Shards, maxShards)
+	}
+	if _, err := c.Retention.parse(); err != nil {
+		errs = append(errs, err)
 	}
 	for _, format := range slices.Sorted(maps.Keys(c.Attestation)) {
 		if !slices.Contains(formats, format) {

@@ -248,6 +248,7 @@ func (i *Installation) upkeep(ctx context.Context, acme *server.Server, log *slo
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
 			i.cleanUp(ctx, log),
+			i.applyRetention(ctx, log),
 			acme.FlushStrangers(ctx),
 		)
 	})
