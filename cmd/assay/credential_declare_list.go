@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"assay/internal/admin"
 	"assay/internal/admin/client"
@@ -93,7 +92,7 @@ func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *
 
 // declareBatch declares the rows of a batch.
 func (r *listRun) declareBatch(ctx context.Context, rows []inventory.Row) error {
-	if err := r.declare(ctx, rows); err != nil {
+	if err := r.inHalves(ctx, rows, r.declare, r.spoilt); err != nil {
 		return err
 	}
 	r.progress.show(r.sum.Devices, r.sum.Failed)
@@ -103,30 +102,15 @@ func (r *listRun) declareBatch(ctx context.Context, rows []inventory.Row) error 
 	return r.out.Flush() // what was declared is printed, whatever comes next
 }
 
-// declare declares some rows in one request. Where a row spoils the request for all, halves are tried.
+// declare declares some rows in one request.
 func (r *listRun) declare(ctx context.Context, rows []inventory.Row) error {
 	devices := make([]admin.Declare, len(rows))
 	for i, row := range rows {
 		devices[i] = r.device(row)
 	}
 	results, err := r.api.DeclareBatch(ctx, admin.DeclareBatch{Template: r.Template, Devices: devices}, "")
-	if problem, ok := errors.AsType[*client.Problem](err); ok && aboutDevices(problem) {
-		if len(rows) == 1 {
-			r.sum.Devices++
-			r.fail(rows[0], problem.Check, problem.Error())
-			return nil
-		}
-		half := len(rows) / 2
-		if err := r.declare(ctx, rows[:half]); err != nil {
-			return err
-		}
-		return r.declare(ctx, rows[half:])
-	}
-	if err != nil {
-		return refusedInput(fmt.Errorf("stopped before line %d of %s: %w", rows[0].Line, r.From, err))
-	}
-	if len(results) != len(rows) {
-		return fmt.Errorf("the server answered for %d of %d devices", len(results), len(rows))
+	if err := r.answered(err, len(results), rows); err != nil {
+		return err
 	}
 	for i, result := range results {
 		if err := r.take(ctx, rows[i], result); err != nil {
@@ -134,16 +118,6 @@ func (r *listRun) declare(ctx context.Context, rows []inventory.Row) error {
 		}
 	}
 	return nil
-}
-
-// aboutDevices reports whether a request was refused for one or more of its devices.
-func aboutDevices(p *client.Problem) bool {
-	if p.Status == http.StatusRequestEntityTooLarge {
-		return true
-	}
-	return len(p.Errors) > 0 && !slices.ContainsFunc(p.Errors, func(e client.ProblemDetail) bool {
-		return !strings.HasPrefix(e.Location, "body.devices[")
-	})
 }
 
 // wholeList are the checks that fail for every device, or for none.
@@ -198,9 +172,12 @@ func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.Decl
 }
 
 // broken counts a row that could not be read.
-func (r *listRun) broken(row inventory.Row, text string) {
+func (r *listRun) broken(row inventory.Row, text string) { r.spoilt(row, "row", text) }
+
+// spoilt counts a row that was not even asked for.
+func (r *listRun) spoilt(row inventory.Row, check, text string) {
 	r.sum.Devices++
-	r.fail(row, "row", text)
+	r.fail(row, check, text)
 }
 
 func (r *listRun) fail(row inventory.Row, check, text string) {

@@ -118,7 +118,7 @@ func listed(row inventory.Row) admin.ListedDevice {
 	return d
 }
 
-// take takes a batch. Where a row spoils the request for all, halves are tried.
+// take takes a batch.
 func (r *importRun) take(ctx context.Context, rows []inventory.Row) error {
 	usable := make([]inventory.Row, 0, len(rows))
 	for _, row := range rows {
@@ -128,7 +128,7 @@ func (r *importRun) take(ctx context.Context, rows []inventory.Row) error {
 		}
 		usable = append(usable, row)
 	}
-	if err := r.takeUsable(ctx, usable); err != nil {
+	if err := r.inHalves(ctx, usable, r.takeUsable, r.fail); err != nil {
 		return err
 	}
 	r.progress.show(r.taken.Devices, r.taken.Failed)
@@ -136,30 +136,13 @@ func (r *importRun) take(ctx context.Context, rows []inventory.Row) error {
 }
 
 func (r *importRun) takeUsable(ctx context.Context, rows []inventory.Row) error {
-	if len(rows) == 0 {
-		return nil
-	}
 	part := admin.ImportDevices{Source: r.source, Devices: make([]admin.ListedDevice, len(rows))}
 	for i, row := range rows {
 		part.Devices[i] = listed(row)
 	}
 	results, err := r.api.ImportDevices(ctx, part)
-	if problem, ok := errors.AsType[*client.Problem](err); ok && aboutDevices(problem) {
-		if len(rows) == 1 {
-			r.fail(rows[0], problem.Check, problem.Error())
-			return nil
-		}
-		half := len(rows) / 2
-		if err := r.takeUsable(ctx, rows[:half]); err != nil {
-			return err
-		}
-		return r.takeUsable(ctx, rows[half:])
-	}
-	if err != nil {
-		return refusedInput(fmt.Errorf("stopped before line %d of %s: %w", rows[0].Line, r.File, err))
-	}
-	if len(results) != len(rows) {
-		return fmt.Errorf("the server answered for %d of %d devices", len(results), len(rows))
+	if err := r.answered(err, len(results), rows); err != nil {
+		return err
 	}
 	for _, result := range results {
 		r.taken.CountChange(result.Change)

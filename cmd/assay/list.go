@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 
+	"assay/internal/admin/client"
 	"assay/internal/inventory"
 )
 
@@ -86,6 +89,49 @@ func (b *listBatches) flush(ctx context.Context) error {
 	clear(b.failed)
 	b.failed = b.failed[:0]
 	return stopped
+}
+
+// inHalves sends rows in one request. Where the server refuses it for some of its rows, halves are tried,
+// down to the rows that spoil it for all.
+func (b *listBatches) inHalves(ctx context.Context, rows []inventory.Row, send func(context.Context, []inventory.Row) error, spoilt func(row inventory.Row, check, text string)) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	err := send(ctx, rows)
+	problem, ok := errors.AsType[*client.Problem](err)
+	if !ok || !aboutDevices(problem) {
+		return err
+	}
+	if len(rows) == 1 {
+		spoilt(rows[0], problem.Check, problem.Error())
+		return nil
+	}
+	half := len(rows) / 2
+	if err := b.inHalves(ctx, rows[:half], send, spoilt); err != nil {
+		return err
+	}
+	return b.inHalves(ctx, rows[half:], send, spoilt)
+}
+
+// aboutDevices reports whether a request was refused for one or more of its devices.
+func aboutDevices(p *client.Problem) bool {
+	if p.Status == http.StatusRequestEntityTooLarge {
+		return true
+	}
+	return len(p.Errors) > 0 && !slices.ContainsFunc(p.Errors, func(e client.ProblemDetail) bool {
+		return !strings.HasPrefix(e.Location, "body.devices[")
+	})
+}
+
+// answered says what is wrong with the answer to a request for some rows.
+func (b *listBatches) answered(err error, results int, rows []inventory.Row) error {
+	if err == nil && results != len(rows) {
+		return fmt.Errorf("the server answered for %d of %d devices", results, len(rows))
+	}
+	if err != nil {
+		err = refusedInput(fmt.Errorf("stopped before line %d of %s: %w", rows[0].Line, b.name, err))
+	}
+	return err
 }
 
 // failedRow notes a row that failed.

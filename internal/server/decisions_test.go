@@ -39,6 +39,14 @@ func (h *harness) say(hold issuance.HoldID, approve bool) {
 	}
 }
 
+// held runs an enrolment that a policy holds back.
+func (c *client) held(code string, d *device) *order {
+	c.t.Helper()
+	o := c.ready(code, d)
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	return o
+}
+
 const holdAll = "outcomes: [{outcome: hold, approval: 2h, lifetime: 1d, message: ask the desk, advice: call sam}]"
 
 func TestAHeldDeviceSucceedsOnceAfterItsApproval(t *testing.T) {
@@ -84,18 +92,18 @@ func TestAnApprovalIsNoOtherDevices(t *testing.T) {
 	d := h.device()
 	value, _ := h.mint(issuance.Mint{})
 	c := h.client(dirDefault)
-	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(value, d)
 	h.say(h.onlyHold().ID, true)
 
 	other := h.device()
 	other.serial, other.udid = "C39XX0AB12CE", "00008120-001A2B3C4D5E6F71"
-	c.finalize(c.ready(value, other), other.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(value, other)
 	o := c.order(value) // somebody who has the code, and attests nothing
 	c.post(o.challenge, standin.NoneResponse()).want(http.StatusOK)
 	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
 
 	h.clock.Advance(2 * time.Hour)
-	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(value, d)
 }
 
 func TestADeclinedDeviceStaysRefused(t *testing.T) {
@@ -104,10 +112,10 @@ func TestADeclinedDeviceStaysRefused(t *testing.T) {
 	d := h.device()
 	value, _ := h.mint(issuance.Mint{})
 	c := h.client(dirDefault)
-	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(value, d)
 	h.say(h.onlyHold().ID, true)
 	h.say(h.onlyHold().ID, false)
-	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(value, d)
 	if hold := h.onlyHold(); hold.Status != issuance.HoldDeclined {
 		t.Errorf("hold %+v", hold)
 	}
@@ -119,7 +127,7 @@ func TestManyDevicesWithOneApprovalGetOneCertificate(t *testing.T) {
 	d := h.device()
 	first, _ := h.mint(issuance.Mint{})
 	c := h.client(dirDefault)
-	c.finalize(c.ready(first, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(first, d)
 	h.say(h.onlyHold().ID, true)
 	const n = 6
 	clients, orders, csrs := make([]*client, n), make([]*order, n), make([][]byte, n)
@@ -155,7 +163,7 @@ func TestAFailedSignatureGivesTheApprovalBack(t *testing.T) {
 	d := h.device()
 	value, _ := h.mint(issuance.Mint{})
 	c := h.client(dirDefault)
-	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(value, d)
 	h.say(h.onlyHold().ID, true)
 	h.caKey.hook(func() error { return errors.New("the token was pulled out") })
 	c.finalize(c.ready(value, d), d.csr()).want(http.StatusInternalServerError)
@@ -172,7 +180,7 @@ func TestAnApprovalTakenBackWhileDecidingIssuesNothing(t *testing.T) {
 	d := h.device()
 	value, code := h.mint(issuance.Mint{})
 	c := h.client(dirDefault)
-	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "held")
+	c.held(value, d)
 	h.say(h.onlyHold().ID, true)
 	o := c.ready(value, d)
 	h.hooked.beforeBegin = func() { h.say(h.onlyHold().ID, false) }
