@@ -24,6 +24,11 @@ func TestCanceledRequestSaysNothingAboutTheService(t *testing.T) {
 			t.Fatalf("%+v", got)
 		}
 	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if report := r.exchange(gone, Sample(start), false); report.health() != unknown {
+		t.Errorf("health %d", report.health())
+	}
 	if r.log.String() != "" {
 		t.Errorf("logged %s", r.log)
 	}
@@ -66,6 +71,32 @@ func TestCircuitSparesADeadService(t *testing.T) {
 	ask("", 8)
 	if circuitOpen(t, r) || strings.Count(r.log.String(), "answers again") != 1 {
 		t.Errorf("logged %s", r.log)
+	}
+}
+
+// roundTripper is a service that is not on the network.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestBudgetIsForTheWholeExchange(t *testing.T) {
+	r := rigAt(t, "https://edr.example.com", func(o *Options) { o.Timeout = 2 * time.Second })
+	var left time.Duration
+	r.http.Transport = roundTripper(func(request *http.Request) (*http.Response, error) {
+		until, ok := request.Context().Deadline()
+		if !ok {
+			t.Error("no deadline")
+		}
+		left = time.Until(until)
+		return nil, io.EOF
+	})
+	if r.Ask(t.Context(), Sample(start)); left <= 0 || left > r.Timeout {
+		t.Errorf("%s are left of %s", left, r.Timeout)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // whoever asks has less time
+	defer cancel()
+	if r.Ask(ctx, Sample(start)); left <= 0 || left > time.Second {
+		t.Errorf("%s are left of a second", left)
 	}
 }
 
@@ -160,6 +191,11 @@ func TestOptionsAreChecked(t *testing.T) {
 	for _, want := range []string{"must be https", "0 secrets are not 1 to 8", "timeout 6s is not within 5s"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+	for _, d := range []time.Duration{-1, 0} {
+		if CheckTimeout(d) == nil {
+			t.Errorf("a timeout of %s is accepted", d)
 		}
 	}
 	c, err := New(Options{URL: "https://edr.example.com", Secrets: secretsOf(t, oldSecret)})

@@ -52,7 +52,7 @@ func TestRequestIsSigned(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if r.Method != http.MethodPost || r.URL.Path != "/assay" || r.Header.Get("Content-Type") != "application/json" || len(r.Header["Idempotency-Key"]) > 0 {
+		if r.Method != http.MethodPost || r.URL.Path != "/assay" || r.Header.Get("Content-Type") != "application/json" || len(r.Header["Idempotency-Key"])+len(r.Header["Accept-Encoding"]) > 0 {
 			t.Errorf("%s %s %v", r.Method, r.URL, r.Header)
 		}
 		if !bytes.Contains(body, []byte(`"id":"`+r.Header.Get("webhook-id")+`"`)) {
