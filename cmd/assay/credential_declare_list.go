@@ -2,14 +2,10 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 
@@ -17,13 +13,6 @@ import (
 	"assay/internal/admin/client"
 	"assay/internal/delivery"
 	"assay/internal/inventory"
-)
-
-// A request declares at most declareBatch devices of together declareBytes, so that neither the
-// server's limits nor this program's memory depend on the list.
-const (
-	declareBatch = 500
-	declareBytes = 512 << 10
 )
 
 // declaredLine is what is printed of one device of a list.
@@ -49,16 +38,12 @@ type listSummary struct {
 // listRun declares a template for the devices of a list, row by row.
 type listRun struct {
 	*credentialDeclare
+	*listBatches
 	api      *client.Client
 	out      *bufio.Writer // of lines; nil where declarations go to files
-	failures *failureReport
 	progress *listProgress
 	sum      listSummary
 	unpushed error // there is no MDM to push to, which is asked once
-
-	rows   []inventory.Row // the batch
-	size   int             // its bytes in a request
-	failed []failedRow     // since the batch before, in any order
 }
 
 // declareList runs a list to its end, or to what stops it: then what came before is declared and
@@ -74,11 +59,13 @@ func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *
 		return err
 	}
 	defer closeAPI()
-	r := &listRun{credentialDeclare: c, api: api, failures: failures, progress: newListProgress(term, c.From, list, size)}
+	r := &listRun{credentialDeclare: c, api: api, progress: newListProgress(term, c.From, list, size)}
+	r.listBatches = &listBatches{name: c.From, failures: failures, send: r.declareBatch, broken: r.broken,
+		size: func(row inventory.Row) (int, error) { return requestSize(r.device(row)) }}
 	if c.Out == "" {
 		r.out = bufio.NewWriter(term.Out)
 	}
-	stopped := r.run(ctx, list)
+	stopped := r.run(ctx, inventory.ReadCSV(list))
 	r.progress.end()
 	if r.out != nil {
 		stopped = errors.Join(stopped, r.out.Flush())
@@ -104,65 +91,12 @@ func (c *credentialDeclare) declareList(ctx context.Context, term *terminal, g *
 	return nil
 }
 
-// run declares every row.
-func (r *listRun) run(ctx context.Context, list io.Reader) error {
-	for row, err := range inventory.ReadCSV(list) {
-		if row.Columns != nil {
-			if err := r.failures.begin(row.Columns); err != nil {
-				return err
-			}
-		}
-		if unusable, ok := errors.AsType[*inventory.RowError](err); ok {
-			r.sum.Devices++
-			r.fail(row, "row", unusable.Err.Error())
-			if len(r.failed) == declareBatch { // of a list of nothing else
-				if err := r.flush(ctx); err != nil {
-					return err
-				}
-			}
-			continue
-		} else if err != nil {
-			return cmp.Or(r.flush(ctx), usage(fmt.Errorf("%s: %w", r.From, err)))
-		}
-		size, err := requestSize(r.device(row))
-		if err != nil {
-			return err
-		}
-		if len(r.rows) == declareBatch || r.size+size > declareBytes {
-			if err := r.flush(ctx); err != nil {
-				return err
-			}
-		}
-		r.rows, r.size = append(r.rows, row), r.size+size
-	}
-	return r.flush(ctx)
-}
-
-// flush declares the rows that wait, and reports what failed up to here in the order of the list.
-func (r *listRun) flush(ctx context.Context) error {
-	stopped := r.declareBatch(ctx)
-	slices.SortFunc(r.failed, func(a, b failedRow) int { return cmp.Compare(a.Row.Line, b.Row.Line) })
-	for _, f := range r.failed {
-		if err := r.failures.add(f); err != nil {
-			return cmp.Or(stopped, err)
-		}
-	}
-	clear(r.failed)
-	r.failed = r.failed[:0]
-	return stopped
-}
-
-// declareBatch declares the rows that wait.
-func (r *listRun) declareBatch(ctx context.Context) error {
-	if len(r.rows) == 0 {
-		return nil
-	}
-	if err := r.declare(ctx, r.rows); err != nil {
+// declareBatch declares the rows of a batch.
+func (r *listRun) declareBatch(ctx context.Context, rows []inventory.Row) error {
+	if err := r.declare(ctx, rows); err != nil {
 		return err
 	}
-	clear(r.rows)
-	r.rows, r.size = r.rows[:0], 0
-	r.progress.show(r.sum)
+	r.progress.show(r.sum.Devices, r.sum.Failed)
 	if r.out == nil {
 		return nil
 	}
@@ -220,11 +154,6 @@ func (r *listRun) device(row inventory.Row) admin.Declare {
 	return admin.Declare{Serial: row.Serial, UDID: row.UDID, Labels: mergeLabels(row.Labels, r.Label)}
 }
 
-func requestSize(d admin.Declare) (int, error) {
-	data, err := json.Marshal(d)
-	return len(data), err
-}
-
 // take prints what became of a row, or reports it.
 func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.DeclareResult) error {
 	if slices.Contains(wholeList, result.Check) {
@@ -268,9 +197,15 @@ func (r *listRun) take(ctx context.Context, row inventory.Row, result admin.Decl
 	return nil
 }
 
+// broken counts a row that could not be read.
+func (r *listRun) broken(row inventory.Row, text string) {
+	r.sum.Devices++
+	r.fail(row, "row", text)
+}
+
 func (r *listRun) fail(row inventory.Row, check, text string) {
 	r.sum.Failed++
-	r.failed = append(r.failed, failedRow{Row: row, Check: check, Error: text})
+	r.failedRow(row, check, text)
 }
 
 // tell summarises: to people on standard error, to scripts where the lines do not stand already.
@@ -281,36 +216,4 @@ func (r *listRun) tell(term *terminal, g *globals) error {
 	fmt.Fprintf(term.Err, "%s: %s: %d declared, %d stood already, %d failed\n", r.From, counted(r.sum.Devices, "device"), r.sum.Declared, r.sum.Stood, r.sum.Failed)
 	r.failures.tell(term.Err, r.sum.Failed)
 	return nil
-}
-
-// openList opens a list, and says how many bytes it has; 0 if that is not known.
-func openList(term *terminal, name string) (*countedReader, int64, func() error, error) {
-	if name == "-" {
-		return &countedReader{r: term.In}, 0, func() error { return nil }, nil
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, nil, errors.Join(err, f.Close())
-	}
-	size := info.Size()
-	if !info.Mode().IsRegular() {
-		size = 0
-	}
-	return &countedReader{r: f}, size, f.Close, nil
-}
-
-// countedReader counts what was read.
-type countedReader struct {
-	r io.Reader
-	n int64
-}
-
-func (c *countedReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
 }

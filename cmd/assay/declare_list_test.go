@@ -170,7 +170,7 @@ func TestDeclareFindsTheRowThatSpoilsARequest(t *testing.T) {
 func TestFailedRowsAreToldInTheOrderOfTheList(t *testing.T) {
 	var list, want strings.Builder
 	list.WriteString("serial,udid,owner\n")
-	for line := 2; line < 2+3*declareBatch; line++ { // of three kinds: a device, none, one that lacks its serial number
+	for line := 2; line < 2+3*listBatch; line++ { // of three kinds: a device, none, one that lacks its serial number
 		fmt.Fprintf(&list, []string{"S%d,,o\n", ",,o%d\n", ",U%d,o\n"}[line%3], line)
 		if line%3 != 0 {
 			fmt.Fprintln(&want, line)
@@ -206,15 +206,15 @@ func TestDeclareStopsWhereTheTokenEnds(t *testing.T) {
 	}}
 	var csv strings.Builder
 	csv.WriteString("serial\n")
-	for n := range 3 * declareBatch {
+	for n := range 3 * listBatch {
 		fmt.Fprintf(&csv, "S%d\n", n)
 	}
 	report := filepath.Join(t.TempDir(), "failed.csv")
 	code, out, errs := declareAt(t, server, csv.String(), "--report", report)
-	if code != exitFailed || strings.Count(out, "\n") != declareBatch || len(server.requests) != 2 {
+	if code != exitFailed || strings.Count(out, "\n") != listBatch || len(server.requests) != 2 {
 		t.Errorf("exit code %d, %d lines, %d requests: %s", code, strings.Count(out, "\n"), len(server.requests), errs)
 	}
-	if !strings.Contains(errs, fmt.Sprintf("stopped before line %d of -: the token has expired", declareBatch+2)) || !strings.Contains(errs, "assay token list") {
+	if !strings.Contains(errs, fmt.Sprintf("stopped before line %d of -: the token has expired", listBatch+2)) || !strings.Contains(errs, "assay token list") {
 		t.Errorf("errors: %s", errs)
 	}
 	if data, err := os.ReadFile(report); err != nil || string(data) != "assay_line,assay_check,assay_error,serial\n" {
@@ -226,7 +226,7 @@ func TestDeclareStopsWhereTheTokenEnds(t *testing.T) {
 func TestDeclareBoundsRequestsByTheirBytes(t *testing.T) {
 	server := &listServer{refuse: func(devices []admin.Declare) *client.Problem {
 		data, err := json.Marshal(devices)
-		if err != nil || len(data) > declareBytes+1<<10 {
+		if err != nil || len(data) > listBytes+1<<10 {
 			t.Errorf("a request of %d bytes, %v", len(data), err)
 		}
 		return nil
@@ -245,10 +245,10 @@ func TestProgressIsALineNowAndThenWhereNobodyWatches(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	var errs bytes.Buffer
 	p := newListProgress(&terminal{Out: io.Discard, Err: &errs, Now: func() time.Time { return now }}, "devices.csv", &countedReader{n: 250}, 1000)
-	p.show(listSummary{Devices: 500})
+	p.show(500, 0)
 	now = now.Add(progressInterval)
-	p.show(listSummary{Devices: 1000, Failed: 3})
-	p.show(listSummary{Devices: 1500})
+	p.show(1000, 3)
+	p.show(1500, 0)
 	p.end()
 	if got := errs.String(); got != "devices.csv: 1000 devices so far (25%), 3 failed\n" {
 		t.Errorf("wrote %q", got)

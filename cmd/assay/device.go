@@ -16,8 +16,14 @@ import (
 )
 
 type deviceCommand struct {
+	Import      deviceImport      `cmd:"" help:"Take a list of devices into the inventory."`
 	List        deviceList        `cmd:"" help:"List devices."`
 	Show        deviceShow        `cmd:"" help:"Show what a device has, and why it has not what it should."`
+	Lost        deviceLost        `cmd:"" help:"Say that a device is lost: it gets nothing any more."`
+	Retire      deviceRetire      `cmd:"" help:"Say that a device is retired: it gets nothing any more."`
+	Expect      deviceExpect      `cmd:"" help:"Say that a device may have certificates (again)."`
+	Conflicts   deviceConflicts   `cmd:"" help:"List what contradicts the inventory."`
+	Resolve     deviceResolve     `cmd:"" help:"End a conflict that somebody looked at."`
 	Label       deviceLabel       `cmd:"" help:"Write down what templates say of a device."`
 	MDMIdentity deviceMDMIdentity `cmd:"" name:"mdm-identity" help:"Register the certificate that a device shows to its MDM."`
 	Report      deviceReport      `cmd:"" help:"Hand in a status report of a device."`
@@ -73,14 +79,18 @@ type deviceList struct {
 	connection
 	Serial string `placeholder:"S" help:"Only the device with this serial number."`
 	UDID   string `name:"udid" placeholder:"U" help:"Only the device with this UDID."`
+	State  string `enum:",expected,active,lost,retired,unlisted" default:"" help:"Only devices that stand there (expected, active, lost, retired, or unlisted: they attested themselves, and nobody lists them)."`
+	Label  string `placeholder:"NAME=VALUE" help:"Only devices with this label."`
 }
 
 func (deviceList) Help() string {
 	return `Oldest first. Attested means that evidence once established serial and UDID; otherwise they are what an
 operator expects.
 
-Example:
+Examples:
   assay device list --dir ./a
+  assay device list --dir ./a --state unlisted
+  assay device list --dir ./a --label owner=sam@example.com
 
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
@@ -91,14 +101,14 @@ func (c *deviceList) Run(ctx context.Context, term *terminal, g *globals) error 
 		return err
 	}
 	defer closeAPI()
-	table := newTable(term.Out, "devices", "ID", "SERIAL", "UDID", "ATTESTED", "KNOWN SINCE", "LABELS")
-	devices := api.Devices(ctx, client.DeviceFilter{Serial: c.Serial, UDID: c.UDID})
+	table := newTable(term.Out, "devices", "ID", "SERIAL", "UDID", "STATE", "ATTESTED", "KNOWN SINCE", "LABELS")
+	devices := api.Devices(ctx, client.DeviceFilter{Serial: c.Serial, UDID: c.UDID, State: c.State, Label: c.Label})
 	return printList(term, g, devices, table, func(device admin.Device) []string {
 		attested := "no"
 		if device.Attested {
 			attested = "yes"
 		}
-		return []string{device.ID, device.Serial, device.UDID, attested, rfc3339(device.CreatedAt), labelText(device.Labels)}
+		return []string{device.ID, device.Serial, device.UDID, orNone(device.State, "unlisted"), attested, rfc3339(device.CreatedAt), labelText(device.Labels)}
 	})
 }
 

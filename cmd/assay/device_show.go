@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"assay/internal/admin"
 	"assay/internal/admin/client"
+	"assay/internal/issuance"
 )
 
 // maxRefusals is how many recent refusals a device's page shows.
@@ -39,7 +41,9 @@ type devicePage struct {
 	admin.Device
 	Credentials  []admin.Credential  `json:"credentials"`
 	Certificates []admin.Certificate `json:"certificates"`
-	Refusals     []admin.AuditRow    `json:"refusals"`         // the last ones
+	Refusals     []admin.AuditRow    `json:"refusals"`        // the last ones
+	Holds        []admin.Hold        `json:"holds,omitempty"` // that wait, or are approved
+	Conflicts    []admin.Conflict    `json:"conflicts,omitempty"`
 	Hidden       []string            `json:"hidden,omitempty"` // what is left out, because the token lacks these scopes
 }
 
@@ -68,7 +72,8 @@ func (p *devicePage) read(ctx context.Context, api *client.Client) error {
 	for _, part := range []struct {
 		scope admin.Scope
 		read  func(context.Context, *client.Client) error
-	}{{admin.CredentialsRead, p.readCredentials}, {admin.CertificatesRead, p.readCertificates}, {admin.AuditRead, p.readRefusals}} {
+	}{{admin.CredentialsRead, p.readCredentials}, {admin.CertificatesRead, p.readCertificates}, {admin.AuditRead, p.readRefusals},
+		{admin.DecisionsRead, p.readHolds}, {admin.DevicesRead, p.readConflicts}} {
 		if err := part.read(ctx, api); isProblem(err, http.StatusForbidden) {
 			p.Hidden = append(p.Hidden, string(part.scope))
 		} else if err != nil {
@@ -94,6 +99,28 @@ func (p *devicePage) readCertificates(ctx context.Context, api *client.Client) e
 			return err
 		}
 		p.Certificates = append(p.Certificates, certificate)
+	}
+	return nil
+}
+
+func (p *devicePage) readHolds(ctx context.Context, api *client.Client) error {
+	for hold, err := range api.Holds(ctx, client.HoldFilter{Device: p.ID}) {
+		if err != nil {
+			return err
+		}
+		if hold.Status != "used" {
+			p.Holds = append(p.Holds, hold)
+		}
+	}
+	return nil
+}
+
+func (p *devicePage) readConflicts(ctx context.Context, api *client.Client) error {
+	for conflict, err := range api.Conflicts(ctx, p.ID, false) {
+		if err != nil {
+			return err
+		}
+		p.Conflicts = append(p.Conflicts, conflict)
 	}
 	return nil
 }
@@ -131,6 +158,15 @@ func (p *devicePage) addRefusal(row admin.AuditRow) {
 
 func (p *devicePage) print(term *terminal) {
 	printDevice(term, p.Device)
+	for _, hold := range p.Holds {
+		sayf(term.Out, "\nHeld: %s (%s): %s\n", hold.Why, hold.Status, hold.ID)
+		if hold.Next != "" {
+			sayf(term.Out, "  To do: %s\n", hold.Next)
+		}
+	}
+	for _, conflict := range p.Conflicts {
+		sayf(term.Out, "\nConflict %s: %s says %s (%s)\n  To do: %s\n", conflict.Kind, conflict.Source, conflict.Said, conflict.ID, conflict.Advice)
+	}
 	if len(p.Credentials) == 0 && !slices.Contains(p.Hidden, string(admin.CredentialsRead)) {
 		sayf(term.Out, "\nNo template was declared for it: assay credential declare --template NAME --serial %s\n", deviceText(p.Serial, p.UDID))
 	}
@@ -160,13 +196,23 @@ func printDevice(term *terminal, d admin.Device) {
 	if d.Attested {
 		known = "attested"
 	}
+	from := func(value string) string {
+		if source := d.Sources[value]; source.From != "" && source.From != issuance.FromEvidence {
+			return "from " + source.From
+		}
+		return ""
+	}
 	list := newFields(term.Out)
 	list.add("device", d.ID)
-	list.add("serial", d.Serial, known)
-	list.add("UDID", d.UDID, known)
-	list.add("labels", labelText(d.Labels))
+	list.add("state", orNone(d.State, "unlisted: it attested itself, and nobody lists it"), from(issuance.StateSource))
+	list.add("serial", d.Serial, known, from(issuance.SerialSource))
+	list.add("UDID", d.UDID, known, from(issuance.UDIDSource))
+	for _, name := range slices.Sorted(maps.Keys(d.Labels)) {
+		list.add("label "+printable(name), d.Labels[name], from(issuance.LabelSource+name))
+	}
 	list.add("MDM identity", d.MDMFingerprint, "SHA-256")
 	list.addTime("known since", d.CreatedAt)
+	list.addTime("last seen", d.LastSeen)
 	list.flush()
 }
 

@@ -94,6 +94,9 @@ type cli struct {
 	Code        codeCommand        `cmd:"" group:"Give devices identities:" help:"Mint, list, show and revoke one-time codes."`
 	Certificate certificateCommand `cmd:"" group:"Give devices identities:" help:"List, show and revoke certificates."`
 
+	Policy   policyCommand   `cmd:"" group:"Decide who is trusted:" help:"Write, check and try the policies that decide."`
+	Decision decisionCommand `cmd:"" group:"Decide who is trusted:" help:"See why a request was decided as it was; approve held devices."`
+
 	Device      deviceCommand      `cmd:"" group:"Find out why:" help:"List, show and label devices; register what their MDM knows."`
 	Audit       auditCommand       `cmd:"" group:"Find out why:" help:"List what was done and refused."`
 	Attestation attestationCommand `cmd:"" group:"Find out why:" help:"Inspect and verify attestation objects."`

@@ -28,6 +28,7 @@ type use struct {
 	operator string           // who calls in this process, with all scopes; "" for the network
 	token    issuance.TokenID // whose token it is; "" for none that is known
 	dead     bool             // whether that token is over
+	scopes   []string         // of a token that is good
 	check    string           // the failed check of a refused request
 	cause    error            // what the client is not told
 }
@@ -44,6 +45,11 @@ func (u *use) who() string {
 		return u.operator
 	}
 	return "token:" + string(u.token)
+}
+
+// may reports whether the caller has a scope, beside the route's own.
+func (u *use) may(scope Scope) bool {
+	return u.operator != "" || slices.Contains(u.scopes, string(scope))
 }
 
 // call says when and for whom a change is made.
@@ -93,13 +99,19 @@ func (a *API) mayUse(ctx huma.Context) *Problem {
 	if u.dead {
 		return unauthorized("token-expired", basic, "the token has expired")
 	}
+	u.scopes = token.Scopes
 	scope, ok := op.Metadata[scopeKey].(Scope)
-	if !ok || !slices.Contains(token.Scopes, string(scope)) {
-		p := refuse(http.StatusForbidden, "scope-missing", "the token lacks the scope %s", scope)
-		p.challenge = fmt.Sprintf(`Bearer realm="assay", error="insufficient_scope", scope="%s"`, scope)
-		return p
+	if !ok || !u.may(scope) {
+		return scopeMissing(scope)
 	}
 	return nil
+}
+
+// scopeMissing refuses a token without a scope.
+func scopeMissing(scope Scope) *Problem {
+	p := refuse(http.StatusForbidden, "scope-missing", "the token lacks the scope %s", scope)
+	p.challenge = fmt.Sprintf(`Bearer realm="assay", error="insufficient_scope", scope="%s"`, scope)
+	return p
 }
 
 // bearer takes the token out of an Authorization header (RFC 6750, section 2.1); where basic is

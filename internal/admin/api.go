@@ -75,6 +75,7 @@ func New(c Config) (*API, error) {
 	a.addDecisions()
 	a.addHolds()
 	a.addDevices()
+	a.addInventory()
 	a.addTemplates()
 	a.addCredentials()
 	a.addDeliveries()

@@ -27,7 +27,7 @@ func (a *API) addDecisions() {
 		summary: "List which policies the directories used, and since when", description: "Oldest first; the last one of a directory is in use.",
 	}, a.listPolicies)
 	add(a, route{
-		method: http.MethodGet, path: "/policies/{sha256}", id: "show-policy", tag: "decisions", scope: PoliciesRead,
+		method: http.MethodGet, path: "/policies/{policy}", id: "show-policy", tag: "decisions", scope: PoliciesRead,
 		summary: "Show a policy as it was written", description: "Every policy that ever decided is kept.",
 		also: map[int]string{http.StatusNotFound: "No policy with this SHA-256 ever decided here.", http.StatusNotModified: "It is still what If-None-Match names."},
 	}, a.showPolicy)
@@ -144,7 +144,7 @@ type Policy struct {
 }
 
 type showPolicyInput struct {
-	SHA256 string `path:"sha256" pattern:"^[0-9a-f]{64}$" patternDescription:"64 lower-case hex digits" doc:"Of the policy's text."`
+	SHA256 string `path:"policy" pattern:"^[0-9a-f]{64}$" patternDescription:"64 lower-case hex digits" doc:"SHA-256 of the policy's text."`
 	Known
 }
 

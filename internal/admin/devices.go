@@ -10,13 +10,14 @@ import (
 	"strings"
 
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 func (a *API) addDevices() {
 	missing := "There is no such device."
 	add(a, route{
 		method: http.MethodGet, path: "/devices", id: "list-devices", tag: "devices", scope: DevicesRead,
-		summary: "List devices", description: "Oldest first. With serial or udid: the one device that has it, or none.",
+		summary: "List devices", description: "Oldest first. With serial or udid: the one device that has it, or none. With a label, the whole inventory is read.",
 	}, a.listDevices)
 	add(a, route{
 		method: http.MethodGet, path: "/devices/{device}", id: "show-device", tag: "devices", scope: DevicesRead,
@@ -34,17 +35,33 @@ func (a *API) addDevices() {
 	}, a.changeDevice)
 }
 
+// unlisted stands for devices that nobody lists.
+const unlisted = "unlisted"
+
 type listDevicesInput struct {
 	Paging
 	Serial string `query:"serial" maxLength:"255" doc:"Only the device with this serial number (compared exactly)."`
 	UDID   string `query:"udid" maxLength:"255" doc:"Only the device with this UDID (compared without case)."`
+	State  string `query:"state" enum:"expected,active,lost,retired,unlisted" doc:"Only devices that stand there; unlisted: those that attested themselves and nobody lists."`
+	Label  string `query:"label" maxLength:"4200" doc:"Only devices with this label, as NAME=VALUE."`
 }
 
 func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*page[Device], error) {
+	filter := issuance.DeviceFilter{Serial: in.Serial, UDID: in.UDID, State: policy.State(in.State)}
+	if in.State == unlisted {
+		filter.State, filter.NotListed = "", true
+	}
+	if in.Label != "" {
+		var named bool
+		if filter.LabelName, filter.LabelValue, named = strings.Cut(in.Label, "="); !named || filter.LabelName == "" {
+			return nil, malformedMember("label", "query.label", "it is not written NAME=VALUE")
+		}
+	}
 	list := listing[issuance.Device, Device]{
 		prefix: "dev_",
 		rows: func(p issuance.Page) iter.Seq2[issuance.Device, error] {
-			return a.config.Store.Devices(ctx, issuance.DeviceFilter{Page: p, Serial: in.Serial, UDID: in.UDID})
+			filter.Page = p
+			return a.config.Store.Devices(ctx, filter)
 		},
 		id:   func(d *issuance.Device) string { return string(d.ID) },
 		wire: func(d *issuance.Device) (Device, bool, error) { return deviceOf(d), true, nil },
@@ -117,6 +134,6 @@ func fingerprintOf(given *string) (*string, *Problem) {
 func deviceOf(d *issuance.Device) Device {
 	return Device{
 		ID: string(d.ID), Serial: d.Serial, UDID: d.UDID, Labels: d.Labels, Attested: d.Attested,
-		MDMFingerprint: d.MDMFingerprint, CreatedAt: d.CreatedAt,
+		MDMFingerprint: d.MDMFingerprint, State: string(d.State), Sources: d.Sources, LastSeen: d.SeenAt, CreatedAt: d.CreatedAt,
 	}
 }

@@ -50,6 +50,17 @@ type Devices interface {
 	UpdateDevice(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, labels map[string]string, mdmFingerprint *string) (issuance.Device, error)
 }
 
+// Inventory keeps where devices stand and what contradicts that.
+type Inventory interface {
+	ImportDevices(ctx context.Context, call issuance.Call, in issuance.Import) ([]issuance.ImportResult, error)
+	// SetDeviceState is for a device that is at the revision (0: at any); else issuance.ErrConflict. It
+	// returns how many certificates were revoked.
+	SetDeviceState(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, change issuance.StateChange) (issuance.Device, int, error)
+	Conflicts(ctx context.Context, f issuance.ConflictFilter) iter.Seq2[issuance.Conflict, error]
+	// ResolveConflict ends an open conflict; issuance.ErrConflict if it is over.
+	ResolveConflict(ctx context.Context, call issuance.Call, id issuance.ConflictID) (issuance.Conflict, error)
+}
+
 // Credentials keeps the credentials of devices.
 type Credentials interface {
 	Delivery(ctx context.Context, id issuance.CredentialID) (issuance.Delivery, error)
@@ -84,6 +95,7 @@ type Store interface {
 	Certificates
 	Decisions
 	Devices
+	Inventory
 	Credentials
 	Reports
 	Tokens

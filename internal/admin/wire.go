@@ -7,6 +7,7 @@ import (
 	"assay/attest"
 	"assay/csr"
 	"assay/internal/audit"
+	"assay/internal/issuance"
 	"assay/policy"
 )
 
@@ -24,8 +25,14 @@ type Device struct {
 	Labels         map[string]string `json:"labels,omitempty" doc:"What operators wrote down of it; templates use it as {device.labels.NAME}."`
 	Attested       bool              `json:"attested" doc:"Whether evidence ever established serial and UDID."`
 	MDMFingerprint string            `json:"mdmFingerprint,omitempty" doc:"SHA-256 of its MDM identity certificate, lower-case hex, where the MDM registered it."`
+	State          string            `json:"state,omitempty" enum:"expected,active,lost,retired" doc:"Where it stands in the inventory; absent: nobody lists it, it only attested itself."`
+	Sources        map[string]Source `json:"sources,omitempty" doc:"Where each value came from: serial, udid, state, and label:NAME."`
+	LastSeen       time.Time         `json:"lastSeen,omitzero" doc:"Last certificate that it got on its evidence."`
 	CreatedAt      time.Time         `json:"createdAt"`
 }
+
+// Source is where a value came from, and when.
+type Source = issuance.Source
 
 // DeviceChange changes a device; what is left out stays.
 type DeviceChange struct {

@@ -48,6 +48,8 @@ type Config struct {
 	// MDM is the listener where devices show their MDM identity for documents with Authentication
 	// MDM. Default: none; such documents are then refused.
 	MDM MDM `yaml:"mdm,omitempty"`
+	// Inventory says where lists of devices come from by themselves. Default: nowhere.
+	Inventory Inventory `yaml:"inventory,omitempty"`
 	// Push says which MDM declarations are pushed to. Default: none.
 	Push Push `yaml:"push,omitempty"`
 	// ProfileSigning is the certificate (chain) and key that sign .mobileconfig profiles. Default: they
@@ -58,6 +60,9 @@ type Config struct {
 	Opinion Opinion `yaml:"opinion,omitempty"`
 	// Revocation says where certificates point for their issuer and their CRL.
 	Revocation Revocation `yaml:"revocation,omitempty"`
+	// Retention says how long evidence and decisions are kept. Default: what certificates rest on for ever,
+	// what was held for 400 days and what was refused for 90 days, objects as received 90 and 30 days.
+	Retention Retention `yaml:"retention,omitempty"`
 	// Attestation holds the accepted roots by attestation format.
 	Attestation map[string]Attestation `yaml:"attestation"`
 	// Profiles are certificate profiles by name.
@@ -135,6 +140,13 @@ type MDMMatch struct {
 	Field string `yaml:"field,omitempty"`
 	// Value is what the field must equal, such as {device.udid}; not with fingerprint.
 	Value string `yaml:"value,omitempty"`
+}
+
+// Inventory configures where lists of devices come from by themselves.
+type Inventory struct {
+	// Watch is a folder: lists (.csv, .json, .ndjson) that are put there are taken, and then moved to its
+	// folders done and failed.
+	Watch string `yaml:"watch,omitempty"`
 }
 
 // Push configures where declarations are pushed.
@@ -263,6 +275,9 @@ func (c *Config) check() error {
 	}
 	if c.Revocation.Shards < 0 || c.Revocation.Shards > maxShards {
 		fault("revocation.shards: %d is not in 0..%d", c.Revocation.Shards, maxShards)
+	}
+	if _, err := c.Retention.parse(); err != nil {
+		errs = append(errs, err)
 	}
 	for _, format := range slices.Sorted(maps.Keys(c.Attestation)) {
 		if !slices.Contains(formats, format) {

@@ -179,6 +179,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, o.Log) })
 	working.Go(func() { watchPolicies(periodic, policies) })
+	working.Go(func() { i.watchLists(periodic, o.Log) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
 	working.Go(func() {
 		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error { return deliveries.work(ctx, i, o.Log) })
@@ -260,6 +261,7 @@ func (i *Installation) upkeep(ctx context.Context, acme *server.Server, log *slo
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
 			i.cleanUp(ctx, log),
+			i.applyRetention(ctx, log),
 			acme.FlushStrangers(ctx),
 		)
 	})

@@ -128,7 +128,8 @@ type Evidence struct {
 	KeyAuth     string        // the key authorization at that time
 	Facts       *attest.Facts // nil unless verified
 	FactsSchema int
-	Failed      string // the check it failed; "" if verified or none
+	Failed      string    // the check it failed; "" if verified or none
+	RemovedAt   time.Time // when retention or forgetting the device removed something of it; zero: never
 }
 
 // CodeStatus is the stored state of a code. Expiry is a time, not a state: see Code.StatusAt.

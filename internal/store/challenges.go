@@ -10,6 +10,7 @@ import (
 	"assay/deviceid"
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 // AnswerChallenge stores the evidence that answered an order's pending challenge, and its outcome:
@@ -79,10 +80,14 @@ func evidencePersonal(e *issuance.Evidence) audit.Personal {
 }
 
 func insertEvidence(t *tx, e *issuance.Evidence, facts any) error {
+	outcome := ""
+	if e.Failed != "" {
+		outcome = string(policy.Refuse)
+	}
 	_, err := t.exec(`INSERT INTO evidence (id, order_id, received_at, kind, format, object, device_error, token, key_auth,
-			facts, facts_schema, failed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			facts, facts_schema, failed, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(e.ID), string(e.Order), stamp(e.ReceivedAt), string(e.Kind), e.Format, e.Object, e.DeviceError, e.Token,
-		e.KeyAuth, facts, e.FactsSchema, e.Failed)
+		e.KeyAuth, facts, e.FactsSchema, e.Failed, outcome)
 	if err != nil {
 		return fmt.Errorf("store evidence: %w", err)
 	}
@@ -93,16 +98,16 @@ func insertEvidence(t *tx, e *issuance.Evidence, facts any) error {
 // this program's are refused, never half understood.
 func (s *Store) Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error) {
 	var e issuance.Evidence
-	var received int64
+	var received, removed int64
 	var facts string
 	err := s.reads.row(ctx, `SELECT id, order_id, received_at, kind, format, object, device_error, token, key_auth,
-			ifnull(facts, ''), facts_schema, failed FROM evidence WHERE id = ?`, string(id)).
+			ifnull(facts, ''), facts_schema, failed, removed_at FROM evidence WHERE id = ?`, string(id)).
 		Scan(&e.ID, &e.Order, &received, &e.Kind, &e.Format, &e.Object, &e.DeviceError, &e.Token, &e.KeyAuth,
-			&facts, &e.FactsSchema, &e.Failed)
+			&facts, &e.FactsSchema, &e.Failed, &removed)
 	if err != nil {
 		return issuance.Evidence{}, fmt.Errorf("read evidence: %w", notFound(err))
 	}
-	e.ReceivedAt = timeOf(received)
+	e.ReceivedAt, e.RemovedAt = timeOf(received), timeOf(removed)
 	if facts == "" {
 		return e, nil
 	}

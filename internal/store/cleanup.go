@@ -8,8 +8,8 @@ import (
 	"assay/internal/issuance"
 )
 
-// orderRetention is how long an order that never claimed a serial is kept after it expired, with
-// its evidence and decision. What the audit trail says of it stays.
+// orderRetention is how long an order that never claimed a serial is kept after it expired. Its evidence and
+// decision stay as ApplyRetention has it, and what the audit trail says of it for ever.
 const orderRetention = 24 * time.Hour
 
 // nonceRetention is how long a spent nonce is kept after it expired. A request's nonce is
@@ -74,17 +74,17 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 	return c, nil
 }
 
-// deleteOrders deletes orders that expired before the time and never claimed a serial, with their
-// evidence and decisions.
+// deleteOrders deletes orders that expired before the time and never claimed a serial. Evidence that nobody
+// asked for a decision on was refused by that.
 func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
-	type order struct{ id, account, evidence, decision string }
+	type order struct{ id, account, evidence string }
 	var orders []order
 	err := t.rows(func(row scanner) error {
 		var o order
-		err := row.Scan(&o.id, &o.account, &o.evidence, &o.decision)
+		err := row.Scan(&o.id, &o.account, &o.evidence)
 		orders = append(orders, o)
 		return err
-	}, `SELECT id, account, ifnull(evidence, ''), ifnull(decision, '') FROM orders WHERE claimed_at = 0 AND expires_at < ? LIMIT ?`,
+	}, `SELECT id, account, ifnull(evidence, '') FROM orders WHERE claimed_at = 0 AND expires_at < ? LIMIT ?`,
 		stamp(expiredBefore), cleanBatch)
 	if err != nil {
 		return 0, err
@@ -92,8 +92,7 @@ func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
 	for _, o := range orders {
 		for _, statement := range []struct{ text, id string }{
 			{`DELETE FROM orders WHERE id = ?`, o.id},
-			{`DELETE FROM evidence WHERE id = ?`, o.evidence},
-			{`DELETE FROM decisions WHERE id = ?`, o.decision},
+			{`UPDATE evidence SET outcome = 'refuse' WHERE id = ? AND outcome = ''`, o.evidence},
 			{`UPDATE accounts SET orders = orders - 1 WHERE id = ?`, o.account},
 		} {
 			if _, err := t.exec(statement.text, statement.id); err != nil {

@@ -64,6 +64,9 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		if err := decision.insert(t, &o); err != nil {
 			return err
 		}
+		if _, err := t.exec(`UPDATE evidence SET outcome = ? WHERE id = ?`, string(decision.Decision.Decision.Outcome), string(o.Evidence)); err != nil {
+			return err
+		}
 		if err := t.countTry(o.Code, r.Refusal.Check); err != nil {
 			return err
 		}

@@ -147,11 +147,11 @@ func (c *Client) PolicyUses(ctx context.Context) ([]admin.PolicyUse, error) {
 }
 
 // DeviceFilter selects devices; empty fields select all.
-type DeviceFilter struct{ Serial, UDID string }
+type DeviceFilter struct{ Serial, UDID, State, Label string }
 
 // Devices lists devices, oldest first.
 func (c *Client) Devices(ctx context.Context, f DeviceFilter) iter.Seq2[admin.Device, error] {
-	return list[admin.Device](ctx, c, "/devices", params("serial", f.Serial, "udid", f.UDID))
+	return list[admin.Device](ctx, c, "/devices", params("serial", f.Serial, "udid", f.UDID, "state", f.State, "label", f.Label))
 }
 
 // Device returns a device by its id, with its ETag.

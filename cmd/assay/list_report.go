@@ -15,7 +15,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// failedRow is a row of a list that could not be declared.
+// failedRow is a row of a list that could not be taken.
 type failedRow struct {
 	Row          inventory.Row
 	Check, Error string
@@ -139,9 +139,9 @@ func newListProgress(term *terminal, name string, list *countedReader, size int6
 	return p
 }
 
-func (p *listProgress) show(s listSummary) {
+func (p *listProgress) show(devices, failed int) {
 	if p.bar != nil {
-		p.text.Store(new(fmt.Sprintf("%d devices, %d failed ", s.Devices, s.Failed)))
+		p.text.Store(new(fmt.Sprintf("%d devices, %d failed ", devices, failed)))
 		p.bar.SetCurrent(min(p.list.n, p.size-1)) // the end is when the last is declared
 		return
 	}
@@ -154,7 +154,7 @@ func (p *listProgress) show(s listSummary) {
 	if p.size > 0 {
 		share = fmt.Sprintf(" (%d%%)", 100*p.list.n/p.size)
 	}
-	fmt.Fprintf(p.err, "%s: %d devices so far%s, %d failed\n", p.name, s.Devices, share, s.Failed)
+	fmt.Fprintf(p.err, "%s: %d devices so far%s, %d failed\n", p.name, devices, share, failed)
 }
 
 // end takes the bar away.

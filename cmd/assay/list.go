@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"slices"
+
+	"assay/internal/inventory"
+)
+
+// A request takes at most listBatch devices of together listBytes, so that neither the server's limits nor
+// this program's memory depend on the list.
+const (
+	listBatch = 500
+	listBytes = 512 << 10
+)
+
+// listBatches reads a list of devices in batches that one request takes, and reports the rows that fail in
+// the order of the list.
+type listBatches struct {
+	name     string // of the list
+	failures *failureReport
+	size     func(inventory.Row) (int, error)                   // bytes of a row in a request
+	send     func(ctx context.Context, r []inventory.Row) error // what is done with a batch
+	broken   func(row inventory.Row, text string)               // told of a row that cannot be read; it calls failedRow
+
+	rows   []inventory.Row // the batch
+	bytes  int
+	failed []failedRow // since the batch before, in any order
+}
+
+// run sends every row.
+func (b *listBatches) run(ctx context.Context, rows iter.Seq2[inventory.Row, error]) error {
+	for row, err := range rows {
+		if row.Columns != nil {
+			if err := b.failures.begin(row.Columns); err != nil {
+				return err
+			}
+		}
+		if unusable, ok := errors.AsType[*inventory.RowError](err); ok {
+			b.broken(row, unusable.Err.Error())
+			if len(b.failed) == listBatch { // of a list of nothing else
+				if err := b.flush(ctx); err != nil {
+					return err
+				}
+			}
+			continue
+		} else if err != nil {
+			return cmp.Or(b.flush(ctx), usage(fmt.Errorf("%s: %w", b.name, err)))
+		}
+		size, err := b.size(row)
+		if err != nil {
+			return err
+		}
+		if len(b.rows) == listBatch || b.bytes+size > listBytes {
+			if err := b.flush(ctx); err != nil {
+				return err
+			}
+		}
+		b.rows, b.bytes = append(b.rows, row), b.bytes+size
+	}
+	return b.flush(ctx)
+}
+
+// flush sends the rows that wait, and reports what failed up to here in the order of the list.
+func (b *listBatches) flush(ctx context.Context) error {
+	var stopped error
+	if len(b.rows) > 0 {
+		if stopped = b.send(ctx, b.rows); stopped == nil {
+			clear(b.rows)
+			b.rows, b.bytes = b.rows[:0], 0
+		}
+	}
+	slices.SortFunc(b.failed, func(a, b failedRow) int { return cmp.Compare(a.Row.Line, b.Row.Line) })
+	for _, f := range b.failed {
+		if err := b.failures.add(f); err != nil {
+			return cmp.Or(stopped, err)
+		}
+	}
+	clear(b.failed)
+	b.failed = b.failed[:0]
+	return stopped
+}
+
+// failedRow notes a row that failed.
+func (b *listBatches) failedRow(row inventory.Row, check, text string) {
+	b.failed = append(b.failed, failedRow{Row: row, Check: check, Error: text})
+}
+
+// requestSize is how many bytes a thing has in a request.
+func requestSize(thing any) (int, error) {
+	data, err := json.Marshal(thing)
+	return len(data), err
+}
+
+// openList opens a list, and says how many bytes it has; 0 if that is not known.
+func openList(term *terminal, name string) (*countedReader, int64, func() error, error) {
+	if name == "-" {
+		return &countedReader{r: term.In}, 0, func() error { return nil }, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, nil, errors.Join(err, f.Close())
+	}
+	size := info.Size()
+	if !info.Mode().IsRegular() {
+		size = 0
+	}
+	return &countedReader{r: f}, size, f.Close, nil
+}
+
+// countedReader counts what was read.
+type countedReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countedReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
