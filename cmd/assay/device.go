@@ -24,6 +24,8 @@ type deviceCommand struct {
 	Expect      deviceExpect      `cmd:"" help:"Say that a device may have certificates (again)."`
 	Conflicts   deviceConflicts   `cmd:"" help:"List what contradicts the inventory."`
 	Resolve     deviceResolve     `cmd:"" help:"End a conflict that somebody looked at."`
+	Data        deviceData        `cmd:"" help:"Show everything that is stored about a device."`
+	Forget      deviceForget      `cmd:"" help:"Erase what is stored about a device and its owner."`
 	Label       deviceLabel       `cmd:"" help:"Write down what templates say of a device."`
 	MDMIdentity deviceMDMIdentity `cmd:"" name:"mdm-identity" help:"Register the certificate that a device shows to its MDM."`
 	Report      deviceReport      `cmd:"" help:"Hand in a status report of a device."`

@@ -194,7 +194,7 @@ func (r *replay) print(term *terminal) {
 	}
 	fmt.Fprintln(term.Out)
 	if r.NotKept > 0 {
-		sayf(term.Out, "Not tried: %s, because retention removed what they rested on\n", counted(r.NotKept, "decision"))
+		sayf(term.Out, "Not tried: %s, because what they rested on was removed\n", counted(r.NotKept, "decision"))
 	}
 	if r.Older > 0 {
 		sayf(term.Out, "Not tried: %s of an older form, which kept too little\n", counted(r.Older, "decision"))

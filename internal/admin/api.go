@@ -76,6 +76,7 @@ func New(c Config) (*API, error) {
 	a.addHolds()
 	a.addDevices()
 	a.addInventory()
+	a.addPersonal()
 	a.addTemplates()
 	a.addCredentials()
 	a.addDeliveries()

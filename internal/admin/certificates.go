@@ -87,7 +87,7 @@ func (a *API) showCertificate(ctx context.Context, in *showCertificateInput) (*t
 		return nil, err
 	}
 	out := CertificateDetail{Certificate: a.certificateOf(&cert)}
-	if cert.DER != nil {
+	if len(cert.DER) > 0 {
 		out.PEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER}))
 	}
 	// Decision and evidence may have been erased after their retention.

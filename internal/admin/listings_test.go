@@ -102,3 +102,29 @@ func TestConflictsAreListedWithAdviceAndEnded(t *testing.T) {
 	_, err := api.ResolveConflict(t.Context(), open[0].ID)
 	wantRefused(t, err, http.StatusConflict, "state-changed")
 }
+
+func TestDeviceIsShownWholeAndForgotten(t *testing.T) {
+	r := newRig(t, nil)
+	api := r.client(admin.PersonalRead, admin.DevicesForget)
+	cert := r.bench.Issued()
+	r.heldNow()
+	data := must[admin.DeviceData](t)(api.DeviceData(t.Context(), string(cert.Device)))
+	if data.Device.Serial != "C02XK1" || len(data.Certificates) != 1 || len(data.Decisions) != 1 || len(data.Evidence) != 2 || len(data.Holds) != 1 ||
+		len(data.Audit) == 0 || data.Audit[0].Salt != nil || data.Evidence[0].Object == nil || data.Cut {
+		t.Errorf("data %+v", data)
+	}
+	_, err := api.ForgetDevice(t.Context(), string(cert.Device), false)
+	wantRefused(t, err, http.StatusConflict, "certificates-revoked")
+	done := must[admin.ForgottenDevice](t)(api.ForgetDevice(t.Context(), string(cert.Device), true))
+	if done.Certificates != 1 || done.Revoked != 1 || done.Evidence != 2 || done.AuditRows == 0 {
+		t.Errorf("done %+v", done)
+	}
+	after := must[admin.DeviceData](t)(api.DeviceData(t.Context(), string(cert.Device)))
+	if after.Device.Serial == "C02XK1" || len(after.Holds) != 0 || len(after.Conflicts) != 0 {
+		t.Errorf("data %+v", after)
+	}
+	for _, scope := range []admin.Scope{admin.DevicesRead, admin.DevicesWrite, admin.CertificatesWrite, admin.AuditRead} {
+		_, err := r.client(scope).ForgetDevice(t.Context(), string(cert.Device), true)
+		wantRefused(t, err, http.StatusForbidden, "scope-missing")
+	}
+}

@@ -18,6 +18,8 @@ const (
 	DeclarationsRead  Scope = "declarations:read"
 	DevicesRead       Scope = "devices:read"
 	DevicesWrite      Scope = "devices:write"
+	DevicesForget     Scope = "devices:forget"
+	PersonalRead      Scope = "personal:read"
 	CertificatesRead  Scope = "certificates:read"
 	CertificatesWrite Scope = "certificates:write"
 	DecisionsRead     Scope = "decisions:read"
@@ -40,6 +42,8 @@ var scopeMeanings = []struct {
 	{DeclarationsRead, "fetch declarations and profiles, which hold the documents' secret URLs or the codes themselves"},
 	{DevicesRead, "see devices, and what contradicts the inventory"},
 	{DevicesWrite, "import devices, say where they stand, change their labels and MDM certificates"},
+	{DevicesForget, "erase what is stored about a device, and revoke its certificates with it"},
+	{PersonalRead, "see everything that is stored about a device, from every table"},
 	{CertificatesRead, "see certificates, with the evidence and decision behind them"},
 	{CertificatesWrite, "revoke certificates"},
 	{DecisionsRead, "see decisions and holds, with all that they rested on: facts, serial numbers, UDIDs"},

@@ -56,6 +56,9 @@ type Inventory interface {
 	// SetDeviceState is for a device that is at the revision (0: at any); else issuance.ErrConflict. It
 	// returns how many certificates were revoked.
 	SetDeviceState(ctx context.Context, call issuance.Call, id issuance.DeviceID, ifRevision int, change issuance.StateChange) (issuance.Device, int, error)
+	// ForgetDevice erases what is stored about a device and its owner. *issuance.HasCertificatesError while
+	// it has valid certificates that are not to be revoked; issuance.ErrConflict while one is being issued.
+	ForgetDevice(ctx context.Context, call issuance.Call, id issuance.DeviceID, revoke bool) (issuance.Forgotten, error)
 	Conflicts(ctx context.Context, f issuance.ConflictFilter) iter.Seq2[issuance.Conflict, error]
 	// ResolveConflict ends an open conflict; issuance.ErrConflict if it is over.
 	ResolveConflict(ctx context.Context, call issuance.Call, id issuance.ConflictID) (issuance.Conflict, error)

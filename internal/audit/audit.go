@@ -49,6 +49,7 @@ const (
 	DeviceUpdated            Action = "device.updated"
 	DeviceListed             Action = "device.listed" // by a list: new, or with other values
 	DeviceStateChanged       Action = "device.state-changed"
+	DeviceForgotten          Action = "device.forgotten"
 	ConflictResolved         Action = "conflict.resolved"
 	TokenMinted              Action = "token.minted"
 	TokenRevoked             Action = "token.revoked"

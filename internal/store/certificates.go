@@ -90,7 +90,7 @@ func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id i
 		if err != nil {
 			return err
 		}
-		if c.DER == nil {
+		if len(c.DER) == 0 { // never signed, or erased with its device
 			return keep(issuance.ErrConflict)
 		}
 		if err := may(c); err != nil {

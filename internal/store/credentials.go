@@ -144,25 +144,30 @@ func (s *Store) WithdrawCredential(ctx context.Context, call issuance.Call, id i
 		if ifRevision != 0 && k.Revision != ifRevision {
 			return keep(issuance.ErrConflict)
 		}
-		if !k.WithdrawnAt.IsZero() {
-			return nil
-		}
-		if err := s.endCode(t, call, k.Code); err != nil {
-			return err
-		}
-		k.Revision++
-		k.WithdrawnAt, k.DueAt = timeOf(stamp(call.Now)), time.Time{}
-		n, err := t.exec(`UPDATE device_credentials SET revision = ?, withdrawn_at = ?, due_at = 0, asset_sealed = NULL,
-			configuration_sealed = NULL WHERE id = ?`, k.Revision, stamp(call.Now), string(id))
-		if err := changedOne(n, err, "credential"); err != nil {
-			return err
-		}
-		return s.record(t, call, credentialRow(audit.CredentialWithdrawn, &k), audit.Personal{})
+		return s.withdraw(t, call, &k)
 	})
 	if err != nil {
 		return issuance.DeviceCredential{}, err
 	}
 	return k, nil
+}
+
+// withdraw withdraws a credential, unless it is withdrawn already.
+func (s *Store) withdraw(t *tx, call issuance.Call, k *issuance.DeviceCredential) error {
+	if !k.WithdrawnAt.IsZero() {
+		return nil
+	}
+	if err := s.endCode(t, call, k.Code); err != nil {
+		return err
+	}
+	k.Revision++
+	k.WithdrawnAt, k.DueAt = timeOf(stamp(call.Now)), time.Time{}
+	n, err := t.exec(`UPDATE device_credentials SET revision = ?, withdrawn_at = ?, due_at = 0, asset_sealed = NULL,
+		configuration_sealed = NULL WHERE id = ?`, k.Revision, stamp(call.Now), string(k.ID))
+	if err := changedOne(n, err, "credential"); err != nil {
+		return err
+	}
+	return s.record(t, call, credentialRow(audit.CredentialWithdrawn, k), audit.Personal{})
 }
 
 // endCode revokes the code of a credential if nobody used it. ErrConflict while a certificate is

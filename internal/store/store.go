@@ -41,6 +41,7 @@ type Options struct {
 // Store is an open database. Its methods may be called concurrently, and beside another process
 // that has the same database open, as long as only one of them changes accounts: the server.
 type Store struct {
+	path     string
 	writer   *writer
 	reads    *reader
 	accounts knownAccounts
@@ -74,7 +75,7 @@ func open(ctx context.Context, path string, o Options, schema fs.FS) (*Store, er
 	if err := migrate(ctx, path, schema); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	s := &Store{seal: seal, random: seal.random}
+	s := &Store{path: path, seal: seal, random: seal.random}
 	s.reads, err = newReader(path)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)

@@ -30,3 +30,13 @@ func (c *Client) Conflicts(ctx context.Context, device string, all bool) iter.Se
 func (c *Client) ResolveConflict(ctx context.Context, id string) (admin.Conflict, error) {
 	return one[admin.Conflict](ctx, c, request{method: http.MethodPost, path: "/conflicts/" + url.PathEscape(id) + "/resolve"})
 }
+
+// DeviceData returns everything that is stored about a device.
+func (c *Client) DeviceData(ctx context.Context, id string) (admin.DeviceData, error) {
+	return one[admin.DeviceData](ctx, c, request{method: http.MethodGet, path: "/devices/" + url.PathEscape(id) + "/data"})
+}
+
+// ForgetDevice erases what is stored about a device, and revokes its valid certificates if it shall.
+func (c *Client) ForgetDevice(ctx context.Context, id string, revoke bool) (admin.ForgottenDevice, error) {
+	return one[admin.ForgottenDevice](ctx, c, request{method: http.MethodPost, path: "/devices/" + url.PathEscape(id) + "/forget", body: admin.ForgetDevice{Revoke: revoke}})
+}

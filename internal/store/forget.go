@@ -1,0 +1,280 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+)
+
+// ForgetDevice erases what is stored about a device and its owner, in one transaction: serial number, UDID
+// and labels wherever they stand, its evidence, what decisions rested on, its certificates themselves, and
+// the personal values of the audit's rows about it. What remains are opaque rows: that a certificate with a
+// serial number of the CA's was issued, decided on and revoked, and when. The audit still verifies. Unused
+// codes are revoked and credentials withdrawn.
+//
+// *issuance.HasCertificatesError while the device has valid certificates, unless they are to be revoked;
+// issuance.ErrConflict while one is being issued. Done again, it erases what came since.
+func (s *Store) ForgetDevice(ctx context.Context, call issuance.Call, id issuance.DeviceID, revoke bool) (issuance.Forgotten, error) {
+	device, err := s.Device(ctx, id)
+	if err != nil {
+		return issuance.Forgotten{}, err
+	}
+	strays, err := s.strays(ctx, device)
+	if err != nil {
+		return issuance.Forgotten{}, fmt.Errorf("forget device: %w", err)
+	}
+	var done issuance.Forgotten
+	err = s.change(ctx, call, "forget device", func(t *tx) error {
+		f := forgetting{store: s, t: t, call: call, device: device}
+		err := f.run(strays, revoke)
+		done = f.done
+		return err
+	})
+	if err != nil {
+		return issuance.Forgotten{}, err
+	}
+	return done, s.checkpoint(ctx)
+}
+
+// found are rows that hold personal values of a device.
+type found struct{ evidence, decisions, audit map[string]bool }
+
+// strays finds rows that hold the device's serial number or UDID, and that no reference leads to, such as
+// evidence that was refused. It reads the tables from end to end, page by page, beside the writer.
+func (s *Store) strays(ctx context.Context, d issuance.Device) (found, error) {
+	rows := found{evidence: map[string]bool{}, decisions: map[string]bool{}, audit: map[string]bool{}}
+	for _, value := range []string{d.Serial, d.UDID} {
+		if value == "" {
+			continue
+		}
+		quoted, err := json.Marshal(value)
+		if err != nil {
+			return rows, err
+		}
+		inText := strings.Trim(string(quoted), `"`)
+		for _, table := range []struct {
+			name, key, condition string
+			args                 []any
+			into                 map[string]bool
+		}{
+			{"evidence", "id", "(instr(facts, ?) > 0 OR instr(device_error, ?) > 0 OR instr(object, ?) > 0)", []any{inText, value, []byte(value)}, rows.evidence},
+			{"decisions", "id", "instr(input, ?) > 0", []any{inText}, rows.decisions},
+			{"audit_personal", "audit", `instr("values", ?) > 0`, []any{inText}, rows.audit},
+		} {
+			q := selection{where: []string{table.condition}, args: table.args}
+			l := list[string]{
+				what: "search " + table.name, columns: "SELECT " + table.key + " FROM " + table.name, key: table.key,
+				scan:  func(row scanner) (id string, err error) { return id, row.Scan(&id) },
+				keyOf: func(id *string) []any { return []any{*id} },
+			}
+			for id, err := range l.rows(ctx, s.reads, &q, issuance.Page{}) {
+				if err != nil {
+					return rows, err
+				}
+				table.into[id] = true
+			}
+		}
+	}
+	return rows, nil
+}
+
+// forgetting is one device being forgotten.
+type forgetting struct {
+	store  *Store
+	t      *tx
+	call   issuance.Call
+	device issuance.Device
+	done   issuance.Forgotten
+}
+
+func (f *forgetting) run(rows found, revoke bool) error {
+	id := string(f.device.ID)
+	// Who revokes and withdraws now stays on record: what the audit has is gathered first.
+	if err := f.gather(&rows); err != nil {
+		return err
+	}
+	if err := f.endCertificates(revoke); err != nil {
+		return err
+	}
+	if err := f.endCredentials(); err != nil {
+		return err
+	}
+	if err := f.eraseRows(&rows); err != nil {
+		return err
+	}
+	for _, statement := range []string{
+		`UPDATE codes SET serial = '', udid = '', labels = '', minted = '' WHERE device = ?`,
+		`UPDATE device_credentials SET report = '' WHERE device = ?`,
+		`UPDATE certificates SET device_serial = '', device_udid = '', expected_serial = '', expected_udid = '',
+			der = iif(der IS NULL, NULL, x'') WHERE device = ?`,
+		`DELETE FROM device_conflicts WHERE device = ?`,
+		`DELETE FROM device_conflicts WHERE other = ?`,
+		`DELETE FROM holds WHERE device = ?`,
+		// The row stays for those that refer to it, under a name that says nothing.
+		`UPDATE devices SET serial = 'forgotten ' || id, udid = '', udid_key = '', labels = '', mdm_fingerprint = '', sources = '',
+			state = 'retired', revision = revision + 1 WHERE id = ?`,
+	} {
+		if _, err := f.t.exec(statement, id); err != nil {
+			return err
+		}
+	}
+	row := audit.Row{Action: audit.DeviceForgotten, Device: id, Detail: map[string]string{
+		"evidence": strconv.Itoa(f.done.Evidence), "certificates": strconv.Itoa(f.done.Certificates), "auditRows": strconv.Itoa(f.done.AuditRows)}}
+	return f.store.record(f.t, f.call, row, audit.Personal{})
+}
+
+// gather adds the rows that references lead to.
+func (f *forgetting) gather(rows *found) error {
+	id := string(f.device.ID)
+	add := func(into map[string]bool) func(scanner) error {
+		return func(row scanner) error {
+			var one string
+			err := row.Scan(&one)
+			if one != "" {
+				into[one] = true
+			}
+			return err
+		}
+	}
+	for _, part := range []struct {
+		into  map[string]bool
+		query string
+	}{
+		{rows.evidence, `SELECT ifnull(evidence, '') FROM certificates WHERE device = ?`},
+		{rows.evidence, `SELECT ifnull(evidence, '') FROM decisions WHERE device = ?`},
+		{rows.decisions, `SELECT id FROM decisions WHERE device = ?`},
+		{rows.decisions, `SELECT decision FROM certificates WHERE device = ?`},
+		{rows.decisions, `SELECT decisions.id FROM codes JOIN decisions ON decisions.code = codes.id WHERE codes.device = ?`},
+		{rows.evidence, `SELECT ifnull(decisions.evidence, '') FROM codes JOIN decisions ON decisions.code = codes.id WHERE codes.device = ?`},
+		{rows.audit, `SELECT id FROM audit WHERE device = ?`},
+		{rows.audit, `SELECT audit.id FROM codes JOIN audit ON audit.code = codes.id WHERE codes.device = ?`},
+		{rows.audit, `SELECT audit.id FROM certificates JOIN audit ON audit.order_id = certificates.order_id WHERE certificates.device = ?`},
+	} {
+		if err := f.t.rows(add(part.into), part.query, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endCertificates revokes what is valid, if that is wanted.
+func (f *forgetting) endCertificates(revoke bool) error {
+	var valid, reserved int
+	err := f.t.row(`SELECT count(*) FILTER (WHERE status = 'valid' AND not_after > ?), count(*) FILTER (WHERE status = 'reserved'),
+			count(*) FILTER (WHERE der IS NOT NULL) FROM certificates WHERE device = ?`, stamp(f.call.Now), string(f.device.ID)).
+		Scan(&valid, &reserved, &f.done.Certificates)
+	switch {
+	case err != nil:
+		return err
+	case reserved > 0:
+		return keep(issuance.ErrConflict)
+	case valid > 0 && !revoke:
+		return keep(&issuance.HasCertificatesError{Device: f.device.ID, Valid: valid})
+	}
+	const cessationOfOperation = 5 // RFC 5280, section 5.3.1
+	f.done.Revoked, err = f.store.revokeOf(f.t, f.call, f.device.ID, cessationOfOperation)
+	return err
+}
+
+// endCredentials withdraws the device's credentials and revokes its unused codes.
+func (f *forgetting) endCredentials() error {
+	var credentials []issuance.DeviceCredential
+	err := f.t.rows(func(row scanner) error {
+		k, err := scanCredential(row)
+		credentials = append(credentials, k)
+		return err
+	}, `SELECT `+credentialColumns+` FROM device_credentials AS k WHERE k.device = ?`, string(f.device.ID))
+	if err != nil {
+		return err
+	}
+	for i := range credentials {
+		if err := f.store.withdraw(f.t, f.call, &credentials[i]); err != nil {
+			return err
+		}
+	}
+	var codes []issuance.CodeID
+	err = f.t.rows(func(row scanner) error {
+		var id issuance.CodeID
+		err := row.Scan(&id)
+		codes = append(codes, id)
+		return err
+	}, `SELECT id FROM codes WHERE device = ?`, string(f.device.ID))
+	if err != nil {
+		return err
+	}
+	for _, id := range codes {
+		if err := f.store.endCode(f.t, f.call, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eraseRows erases what was gathered.
+func (f *forgetting) eraseRows(rows *found) error {
+	now := stamp(f.call.Now)
+	for id := range rows.evidence {
+		n, err := f.t.exec(`UPDATE evidence SET object = NULL, facts = NULL, device_error = '', token = '', key_auth = '', kept = 'none', removed_at = ? WHERE id = ?`, now, id)
+		if err != nil {
+			return err
+		}
+		f.done.Evidence += int(n)
+	}
+	for id := range rows.decisions {
+		if _, err := f.t.exec(`UPDATE decisions SET input = NULL WHERE id = ?`, id); err != nil {
+			return err
+		}
+	}
+	for id := range rows.audit {
+		n, err := f.t.exec(`DELETE FROM audit_personal WHERE audit = ?`, id)
+		if err != nil {
+			return err
+		}
+		f.done.AuditRows += int(n)
+	}
+	return f.forgetOrders()
+}
+
+// forgetOrders takes serial numbers and UDIDs out of the orders that named them.
+func (f *forgetting) forgetOrders() error {
+	var orders []string
+	err := f.t.rows(func(row scanner) error {
+		var id string
+		err := row.Scan(&id)
+		orders = append(orders, id)
+		return err
+	}, `SELECT order_id FROM certificates WHERE device = ?`, string(f.device.ID))
+	if err != nil {
+		return err
+	}
+	for _, id := range orders {
+		sealed, err := f.store.seal.seal(nil, id)
+		if err != nil {
+			return err
+		}
+		if _, err := f.t.exec(`UPDATE orders SET identifier_sealed = ? WHERE id = ?`, sealed, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkpoint moves the log into the database, so that what was erased is in neither.
+func (s *Store) checkpoint(ctx context.Context) (err error) {
+	db, err := openPool(dsn(s.path), 1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var busy, frames, moved int
+	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved); err != nil {
+		return fmt.Errorf("move the log into the database: %w", err)
+	}
+	return nil
+}
