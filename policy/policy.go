@@ -101,8 +101,10 @@ const RefusalWindow = 24 * time.Hour
 
 // Opinion is what a service outside answered about the request.
 type Opinion struct {
-	Answered bool `json:"answered"` // false: it did not, or not understandably; Failure says why
-	// Failure is a stable kebab-case name: "timeout", "circuit-open", "status", "malformed", "unreachable".
+	ID       string `json:"id,omitempty"` // of the request that the service got; "" if it was not asked
+	Answered bool   `json:"answered"`     // false: it did not, or not understandably; Failure says why
+	// Failure is a stable kebab-case name, such as "timeout" or "circuit-open"; package internal/opinion
+	// lists them.
 	Failure string `json:"failure,omitempty"`
 	// Required is whether a missing answer refuses (fail closed); else it is unknown to the policy.
 	Required bool     `json:"required,omitempty"`

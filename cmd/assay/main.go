@@ -88,6 +88,8 @@ type cli struct {
 	Issuer issuerCommand `cmd:"" group:"Run a server:" help:"Add, list and activate issuing CAs."`
 	Token  tokenCommand  `cmd:"" group:"Run a server:" help:"Mint, list and revoke tokens of the admin API."`
 
+	Opinion opinionCommand `cmd:"" group:"Run a server:" help:"Try the service outside that policies ask."`
+
 	Credential  credentialCommand  `cmd:"" group:"Give devices identities:" help:"Write templates; give devices their credentials, renew and withdraw them."`
 	Code        codeCommand        `cmd:"" group:"Give devices identities:" help:"Mint, list, show and revoke one-time codes."`
 	Certificate certificateCommand `cmd:"" group:"Give devices identities:" help:"List, show and revoke certificates."`

@@ -55,6 +55,9 @@ type Config struct {
 	// ProfileSigning is the certificate (chain) and key that sign .mobileconfig profiles. Default: they
 	// are not signed.
 	ProfileSigning TLS `yaml:"profileSigning,omitempty"`
+	// Opinion is the service outside that policies with opinion.* ask. Default: none; such policies are
+	// then refused.
+	Opinion Opinion `yaml:"opinion,omitempty"`
 	// Revocation says where certificates point for their issuer and their CRL.
 	Revocation Revocation `yaml:"revocation,omitempty"`
 	// Retention says how long evidence and decisions are kept. Default: what certificates rest on for ever,
@@ -262,6 +265,9 @@ func (c *Config) check() error {
 		fault("tls: certificate and key go together")
 	}
 	errs = append(errs, c.checkEndpoints()...)
+	for _, err := range c.Opinion.check() {
+		fault("opinion: %w", err)
+	}
 	if c.Revocation.BaseURL != "" {
 		if err := checkURL(c.Revocation.BaseURL, "http", "https"); err != nil {
 			fault("revocation.baseURL: %w", err)

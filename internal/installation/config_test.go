@@ -62,6 +62,14 @@ func TestConfigRefuses(t *testing.T) {
 		{"push without a key", "name:", "push: {kmfddm: {url: 'http://x'}}\nname:", "push.kmfddm: keyFile is missing"},
 		{"push to nowhere", "name:", "push: {enrollment: '{device.udid}'}\nname:", "push.enrollment: nothing is pushed"},
 		{"profile signing without a key", "name:", "profileSigning: {certificate: x.pem}\nname:", "profileSigning: certificate and key go together"},
+		{"opinion in the clear", "name:", "opinion: {url: 'http://x', secretFile: k}\nname:", "opinion: url: the URL http://x would send"},
+		{"opinion without a secret", "name:", "opinion: {url: 'https://x'}\nname:", "opinion: secretFile is missing"},
+		{"opinion without a service", "name:", "opinion: {onFailure: neutral}\nname:", "opinion: url: "},
+		{"opinion too slow", "name:", "opinion: {url: 'https://x', secretFile: k, timeout: 6s}\nname:", "opinion: timeout: the timeout 6s"},
+		{"opinion before it is asked", "name:", "opinion: {url: 'https://x', secretFile: k, timeout: -1s}\nname:", "opinion: timeout: the timeout -1s"},
+		{"opinion that fails open", "name:", "opinion: {url: 'https://x', secretFile: k, onFailure: issue}\nname:", `opinion: onFailure: "issue" is neither`},
+		{"opinion with half a certificate", "name:", "opinion: {url: 'https://x', secretFile: k, clientCertificate: {key: x}}\nname:", "opinion: clientCertificate: "},
+		{"unknown key of opinion", "name:", "opinion: {uri: 'https://x'}\nname:", `unknown key "uri"`},
 		{"terms of service", "profile: device,", "profile: device, termsOfService: 'javascript:1',", "termsOfService: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -97,6 +105,7 @@ url: http://id.example.com
 listen: nonsense
 tls: {key: x}
 profiles: {device: ~}
+opinion: {url: nowhere, timeout: 1h, onFailure: never}
 directories:
   A: {profile: none, accept: [apple], identifiers: [imei]}
   b: ~
@@ -105,7 +114,7 @@ directories:
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		"url: ", "listen: ", "tls: ", "profiles.device: ", "directories.A: a name is", `directories.A: profile "none"`,
+		"url: ", "listen: ", "tls: ", "opinion: url: ", "opinion: secretFile", "opinion: timeout", "opinion: onFailure", "profiles.device: ", "directories.A: a name is", `directories.A: profile "none"`,
 		"directories.A: identifiers", "directories.A: accept", "directories.b: is empty",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -67,8 +67,8 @@ func (i *Installation) checkPolicy(p *policy.Policy) error {
 				name, strings.Join(slices.Sorted(maps.Keys(i.Config.Profiles)), ", ")))
 		}
 	}
-	if p.UsesOpinion() {
-		errs = append(errs, errors.New("it uses opinion.*, and no service outside is configured"))
+	if p.UsesOpinion() && i.Config.Opinion.URL == "" {
+		errs = append(errs, errors.New("it uses opinion.*, and no service outside is configured: name one under `opinion` in "+configFile))
 	}
 	for _, r := range p.Test(context.Background()) {
 		if !r.Passed {

@@ -28,7 +28,7 @@ func TestServeRefusesAPolicyThatCannotBeUsed(t *testing.T) {
 		"faulty":          {"outcomes: [{outcome: isue}]", `"isue" is none of`},
 		"no such profile": {"outcomes: [{outcome: issue, profile: strong}]", `profile "strong", but there are: device`},
 		"failing test":    {"outcomes: [{outcome: issue}]\ntests: [{name: t, expect: refuse}]", `its test "t" fails: outcome is issue, not refuse`},
-		"no opinion":      {"signals: [{name: o, that: opinion.score > 1, points: 1}]\noutcomes: [{outcome: issue}]", "no service outside is configured"},
+		"no opinion":      {"signals: [{name: o, that: opinion.score > 1, points: 1}]\noutcomes: [{outcome: issue}]", "no service outside is configured: name one under `opinion` in assay.yaml"},
 	} {
 		dir, _ := initialized(t, nil)
 		edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")

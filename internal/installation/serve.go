@@ -89,6 +89,44 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return err
 	}
 	running.BaseURL = acmeFront.url
+	if err := i.openEndpoints(fronts, running); err != nil {
+		return err
+	}
+	policies, err := i.policies(o.Log)
+	if err != nil {
+		return err
+	}
+	acme, err := i.newServer(ctx, running, policies, o.Log)
+	if err != nil {
+		return err
+	}
+	metrics, hangUp, err := i.askOutside(acme, o.Log)
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	// The folder is ours alone: every claim is of a server that is gone, whatever the clock says.
+	if err := i.undoDeadClaims(ctx, i.now().AddDate(100, 0, 0), o.Log); err != nil {
+		return err
+	}
+	deliveries, err := i.serving(running, o.Log)
+	if err != nil {
+		return err
+	}
+	if err := i.equip(fronts, acme, deliveries, o.Log); err != nil {
+		return err
+	}
+	if err := i.serveMetrics(fronts, metrics, running); err != nil {
+		return err
+	}
+	if err := writeURLs(i.Dir, running); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return i.run(ctx, fronts, acme, deliveries, policies, running, o)
+}
+
+// openEndpoints opens the listeners beside the one for ACME that are configured.
+func (i *Installation) openEndpoints(fronts *fronts, running *Running) error {
 	for _, e := range []struct {
 		name string
 		Endpoint
@@ -103,32 +141,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		}
 		*e.url = f.url
 	}
-	policies, err := i.policies(o.Log)
-	if err != nil {
-		return err
-	}
-	acme, err := i.newServer(ctx, running, policies, o.Log)
-	if err != nil {
-		return err
-	}
-	// The folder is ours alone: every claim is of a server that is gone, whatever the clock says.
-	if err := i.undoDeadClaims(ctx, i.now().AddDate(100, 0, 0), o.Log); err != nil {
-		return err
-	}
-	deliveries, err := i.serving(running, o.Log)
-	if err != nil {
-		return err
-	}
-	if err := i.equip(fronts, acme, deliveries, o.Log); err != nil {
-		return err
-	}
-	if err := i.serveMetrics(fronts, acme.Metrics, running); err != nil {
-		return err
-	}
-	if err := writeURLs(i.Dir, running); err != nil {
-		return fmt.Errorf("serve: %w", err)
-	}
-	return i.run(ctx, fronts, acme, deliveries, policies, running, o)
+	return nil
 }
 
 // equip gives every listener its handler and its TLS configuration.
@@ -285,12 +298,12 @@ func (i *Installation) cleanUp(ctx context.Context, log *slog.Logger) error {
 }
 
 // serveMetrics opens the listener for Prometheus metrics, if one is configured.
-func (i *Installation) serveMetrics(fronts *fronts, metrics *server.Metrics, running *Running) error {
+func (i *Installation) serveMetrics(fronts *fronts, metrics []prometheus.Collector, running *Running) error {
 	if i.Config.MetricsListen == "" {
 		return nil
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics.Collectors()...)
+	registry.MustRegister(metrics...)
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	f, err := fronts.open("metrics", i.Config.MetricsListen, "http://"+i.Config.MetricsListen)
 	if err != nil {
