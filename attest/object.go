@@ -113,3 +113,13 @@ func decodeX5C(statement []byte) ([][]byte, error) {
 	}
 	return certificates, nil
 }
+
+// Chain returns the certificates (DER, leaf first) that the statement of an attestation object holds.
+// Nothing about them is verified.
+func Chain(object []byte) ([][]byte, error) {
+	o, err := decodeObject(object)
+	if err != nil {
+		return nil, err
+	}
+	return decodeX5C(o.Statement)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"slices"
 	"sync"
 
 	"assay/attest"
@@ -52,6 +53,18 @@ func (p *Policy) Admit(in Input) *Reason {
 	return d.Refused()
 }
 
+// Barred is the first built-in check that fails, whatever the policy says; nil if there is none. It is what
+// Decide begins with: where it names a check, nobody outside need be asked.
+func (p *Policy) Barred(in Input) *Reason {
+	d := Decision{Reasons: p.weighBuiltin(&in)}
+	return d.Refused()
+}
+
+// weighBuiltin judges what no policy switches off.
+func (p *Policy) weighBuiltin(in *Input) []Reason {
+	return slices.Concat(weighIdentifier(in), weighDevice(in), weighEvidence(in, p.unattested))
+}
+
 // Decide is the decision on a request. Whatever the policy says, nothing is issued unless the code is
 // live, the device is neither lost nor retired, the evidence is verified (or may be missing) and every
 // binding matches. Then all requirements must hold; the signals give the score; the first outcome that
@@ -63,10 +76,7 @@ func (p *Policy) Decide(ctx context.Context, in Input) Decision {
 
 // decide decides on an input whose attributes have these values.
 func (p *Policy) decide(ctx context.Context, in *Input, values *values) Decision {
-	d := Decision{Outcome: Refuse, Policy: p.version}
-	d.Reasons = append(d.Reasons, weighIdentifier(in)...)
-	d.Reasons = append(d.Reasons, weighDevice(in)...)
-	d.Reasons = append(d.Reasons, weighEvidence(in, p.unattested)...)
+	d := Decision{Outcome: Refuse, Policy: p.version, Reasons: p.weighBuiltin(in)}
 	d.Verified = in.Evidence == attest.Attested && in.Facts != nil
 	d.StandIn = d.Verified && in.Facts.Root.StandIn
 	if d.Verified {
@@ -101,6 +111,7 @@ func (p *Policy) weighOpinion(in *Input, d *Decision) {
 		return
 	}
 	switch {
+	case in.Opinion == nil && d.Refused() != nil: // nobody need be asked
 	case in.Opinion == nil:
 		d.Reasons = append(d.Reasons, Reason{Check: CheckOpinion, Detail: "the policy uses an opinion from outside, and nobody was asked",
 			Advice: "configure a service under `opinion`"})

@@ -98,6 +98,7 @@ type cli struct {
 	Decision decisionCommand `cmd:"" group:"Decide who is trusted:" help:"See why a request was decided as it was; approve held devices."`
 
 	Device      deviceCommand      `cmd:"" group:"Find out why:" help:"List, show and label devices; register what their MDM knows."`
+	Evidence    evidenceCommand    `cmd:"" group:"Find out why:" help:"List, show, verify again and export what devices proved themselves with."`
 	Audit       auditCommand       `cmd:"" group:"Find out why:" help:"List what was done and refused."`
 	Attestation attestationCommand `cmd:"" group:"Find out why:" help:"Inspect and verify attestation objects."`
 }

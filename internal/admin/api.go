@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/attest"
 	"assay/internal/delivery"
 	"assay/internal/issuance"
 
@@ -34,6 +35,8 @@ type Config struct {
 	Push func(ctx context.Context, call issuance.Call, id issuance.CredentialID) error
 	// Directories are the names of the ACME directories. Required.
 	Directories []string
+	// Roots are the attestation roots that are accepted today, by format, to verify evidence again.
+	Roots map[string][]attest.Root
 	// Organization is who profiles say that they are from; Trust are the CA certificates (DER) that they
 	// bring along. ProfileKey signs them with the first certificate of ProfileChain; nil: unsigned.
 	Organization string
@@ -50,10 +53,11 @@ type Config struct {
 
 // API is the admin API. It is safe for concurrent use.
 type API struct {
-	config Config
-	mux    *http.ServeMux
-	huma   huma.API
-	noted  sampler
+	config   Config
+	mux      *http.ServeMux
+	huma     huma.API
+	noted    sampler
+	verifier *attest.Verifier
 }
 
 // New makes the API.
@@ -67,7 +71,7 @@ func New(c Config) (*API, error) {
 	if c.Random == nil {
 		c.Random = rand.Reader
 	}
-	a := &API{config: c, mux: http.NewServeMux()}
+	a := &API{config: c, mux: http.NewServeMux(), verifier: attest.NewVerifier()}
 	a.huma = huma.NewAPI(description(c.Version, transformer), humago.NewAdapter(a.mux, Prefix))
 	a.huma.UseMiddleware(a.admit)
 	a.addCodes()
@@ -77,6 +81,7 @@ func New(c Config) (*API, error) {
 	a.addDevices()
 	a.addInventory()
 	a.addPersonal()
+	a.addEvidence()
 	a.addTemplates()
 	a.addCredentials()
 	a.addDeliveries()

@@ -126,15 +126,15 @@ func (a *API) deviceData(ctx context.Context, in *DevicePath) (*deviceDataAnswer
 		row.Salt = nil
 		d.Audit = append(d.Audit, row)
 	}
-	if err := a.addEvidence(ctx, &d, evidence); err != nil {
+	if err := a.addStored(ctx, &d, evidence); err != nil {
 		return nil, err
 	}
 	d.cut()
 	return &deviceDataAnswer{d}, nil
 }
 
-// addEvidence reads the evidence that certificates and decisions name. What retention removed is left out.
-func (a *API) addEvidence(ctx context.Context, d *DeviceData, ids map[issuance.EvidenceID]bool) error {
+// addStored reads the evidence that certificates and decisions name. What retention removed is left out.
+func (a *API) addStored(ctx context.Context, d *DeviceData, ids map[issuance.EvidenceID]bool) error {
 	for id := range ids {
 		e, err := a.config.Store.Evidence(ctx, id)
 		if errors.Is(err, issuance.ErrNotFound) {

@@ -3,6 +3,8 @@ package admin_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -19,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"assay/attest/standin"
 	"assay/internal/admin"
 	"assay/internal/admin/client"
 	"assay/internal/audit"
@@ -279,6 +282,45 @@ func (r *rig) enrol(code string) issuance.Certificate {
 		r.t.Fatal(err)
 	}
 	return got
+}
+
+// standInObject is an attestation object of a stand-in authority.
+func standInObject(t *testing.T) []byte {
+	t.Helper()
+	now := time.Now()
+	authority, err := standin.New(rand.Reader, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, err := authority.Attest(standin.Subject{PublicKey: key.Public(), Token: "token", Now: now, Device: standin.Device{Serial: "FAKE00000001"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
+// issuedOn is a certificate issued on an attestation object.
+func (r *rig) issuedOn(object []byte) issuance.Certificate {
+	r.t.Helper()
+	_, value := r.bench.Mint()
+	answer := storetest.AnswerFor(r.bench.Pending(value))
+	answer.Evidence.Object = object
+	o, err := r.store.AnswerChallenge(r.t.Context(), r.bench.Call(), answer)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cert, err := r.store.BeginIssue(r.t.Context(), r.bench.Call(), r.bench.ClaimFor(o))
+	if err == nil {
+		_, err = r.store.CompleteIssue(r.t.Context(), r.bench.Operator(), storetest.CompletionFor(cert))
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return cert
 }
 
 // safeBuffer is a log that several goroutines write.

@@ -22,6 +22,7 @@ const (
 	PersonalRead      Scope = "personal:read"
 	CertificatesRead  Scope = "certificates:read"
 	CertificatesWrite Scope = "certificates:write"
+	EvidenceRead      Scope = "evidence:read"
 	DecisionsRead     Scope = "decisions:read"
 	DecisionsWrite    Scope = "decisions:write"
 	PoliciesRead      Scope = "policies:read"
@@ -46,6 +47,7 @@ var scopeMeanings = []struct {
 	{PersonalRead, "see everything that is stored about a device, from every table"},
 	{CertificatesRead, "see certificates, with the evidence and decision behind them"},
 	{CertificatesWrite, "revoke certificates"},
+	{EvidenceRead, "see evidence as it was received, verify it again and export it, with serial numbers and UDIDs"},
 	{DecisionsRead, "see decisions and holds, with all that they rested on: facts, serial numbers, UDIDs"},
 	{DecisionsWrite, "approve and decline held devices"},
 	{PoliciesRead, "see the policies that decide and decided"},

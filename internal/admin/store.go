@@ -27,6 +27,9 @@ type Certificates interface {
 	RevokeCertificate(ctx context.Context, call issuance.Call, r issuance.Revocation) (issuance.Certificate, error)
 	Decision(ctx context.Context, id issuance.DecisionID) (issuance.Decision, error)
 	Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error)
+	EvidenceList(ctx context.Context, f issuance.EvidenceFilter) iter.Seq2[issuance.EvidenceLine, error]
+	Order(ctx context.Context, id issuance.OrderID) (issuance.Order, error)
+	Issuers(ctx context.Context) ([]issuance.Issuer, error)
 }
 
 // Decisions keeps decisions, the policies that took them, and what waits for a person's word.

@@ -139,6 +139,9 @@ func (i *Installation) newAPI(d *deliveries, log *slog.Logger) (*admin.API, erro
 		config.Push = d.outbox.Push
 	}
 	var err error
+	if config.Roots, err = i.Roots(); err != nil {
+		return nil, err
+	}
 	if config.Trust, err = i.profileTrust(); err != nil {
 		return nil, err
 	}

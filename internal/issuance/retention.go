@@ -3,6 +3,8 @@ package issuance
 import (
 	"math"
 	"time"
+
+	"assay/attest"
 )
 
 // Forever is a retention without end.
@@ -40,4 +42,24 @@ type Removed struct {
 	Evidence  int64 // evidence altogether
 	Decisions int64
 	Holds     int64
+}
+
+// EvidenceLine is a piece of evidence as lists show it.
+type EvidenceLine struct {
+	ID         EvidenceID
+	Order      OrderID
+	ReceivedAt time.Time
+	Kind       attest.Kind
+	Format     string
+	Failed     string // the check it failed; "" if verified or none
+	Kept       string // "full", "facts" or "none"
+	RemovedAt  time.Time
+}
+
+// EvidenceFilter selects evidence; zero fields select all.
+type EvidenceFilter struct {
+	Page
+	Since  time.Time
+	Kind   attest.Kind
+	Failed bool // only what a check refused
 }

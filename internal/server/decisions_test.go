@@ -309,6 +309,23 @@ func TestOnlyAPolicyThatUsesAnOpinionAsksForOne(t *testing.T) {
 	}
 }
 
+func TestNobodyIsAskedAboutWhatIsRefusedAnyway(t *testing.T) {
+	h := newHarness(t)
+	h.opinion = func(context.Context, policy.Input) *policy.Opinion {
+		t.Error("asked")
+		return &policy.Opinion{Answered: true, Verdict: "good"}
+	}
+	h.decideBy(dirDefault, "outcomes: [{outcome: issue, when: 'opinion.verdict == \"good\"'}]")
+	d := h.device()
+	call := issuance.Call{Now: h.clock.Now(), From: "operator:test"}
+	if _, _, err := h.store.SetDeviceState(h.ctx(), call, h.list(d.serial, ""), 0, issuance.StateChange{State: policy.Retired}); err != nil {
+		t.Fatal(err)
+	}
+	value, _ := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	c.finalize(c.ready(value, d), d.csr()).refused(http.StatusForbidden, "unauthorized", "device-state")
+}
+
 func TestAPolicyTakesOverBetweenRequests(t *testing.T) {
 	h := newHarness(t)
 	d := h.device()

@@ -132,7 +132,7 @@ func (s *Server) decide(ctx context.Context, r *request, in *policy.Input, order
 	if in.Code != nil {
 		in.Code.Credential, in.Code.Template = string(c.Credential), c.Template
 	}
-	if now.UsesOpinion() && s.Opinion != nil {
+	if now.UsesOpinion() && s.Opinion != nil && now.Barred(*in) == nil {
 		in.Opinion = s.Opinion(ctx, *in)
 	}
 	return now.Decide(ctx, *in), nil

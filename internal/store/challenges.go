@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 
 	"assay/attest"
 	"assay/deviceid"
@@ -119,4 +120,27 @@ func (s *Store) Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.
 		return issuance.Evidence{}, fmt.Errorf("read facts of %s: %w", id, err)
 	}
 	return e, nil
+}
+
+// EvidenceList lists pieces of evidence, oldest first, without their objects.
+func (s *Store) EvidenceList(ctx context.Context, f issuance.EvidenceFilter) iter.Seq2[issuance.EvidenceLine, error] {
+	var q selection
+	if !f.Since.IsZero() { // ids sort by time, so that this is the primary key's order
+		q.and("id >= ?", issuance.FirstID[issuance.EvidenceID](f.Since), true)
+		q.and("received_at >= ?", stamp(f.Since), true)
+	}
+	q.and("kind = ?", string(f.Kind), f.Kind != "")
+	q.plain("failed <> ''", f.Failed)
+	l := list[issuance.EvidenceLine]{
+		what:    "list evidence",
+		columns: `SELECT id, order_id, received_at, kind, format, failed, kept, removed_at FROM evidence`, key: "id",
+		scan: func(row scanner) (e issuance.EvidenceLine, err error) {
+			var received, removed int64
+			err = row.Scan(&e.ID, &e.Order, &received, &e.Kind, &e.Format, &e.Failed, &e.Kept, &removed)
+			e.ReceivedAt, e.RemovedAt = timeOf(received), timeOf(removed)
+			return e, err
+		},
+		keyOf: func(e *issuance.EvidenceLine) []any { return []any{string(e.ID)} },
+	}
+	return l.rows(ctx, s.reads, &q, f.Page)
 }

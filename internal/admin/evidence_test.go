@@ -1,0 +1,66 @@
+package admin_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"net/http"
+	"testing"
+	"time"
+
+	"assay/attest"
+	"assay/internal/admin"
+	"assay/internal/admin/client"
+	"assay/internal/evidence"
+)
+
+func TestEvidenceIsListedShownAndVerifiedAgain(t *testing.T) {
+	r := newRig(t, nil)
+	api := r.client(admin.EvidenceRead)
+	cert := r.bench.Issued()
+	r.wait(time.Hour)
+	r.heldNow()
+	if got := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Kind: "attested"})); len(got) != 2 || got[0].ID != string(cert.Evidence) || got[0].Kept != "full" {
+		t.Errorf("evidence %+v", got)
+	}
+	if got := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Since: r.Now()})); len(got) != 1 {
+		t.Errorf("since now: %+v", got)
+	}
+	if got := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Failed: true})); len(got) != 0 {
+		t.Errorf("failed: %+v", got)
+	}
+	e := must[admin.EvidenceDetail](t)(api.Evidence(t.Context(), string(cert.Evidence)))
+	if e.Certificate != string(cert.ID) || e.Decision != string(cert.Decision) || e.Object == nil || e.Facts == nil || e.Token == "" {
+		t.Errorf("evidence %+v", e)
+	}
+	// The bench's object is no attestation: today's checks say so.
+	verdict := must[evidence.Verdict](t)(api.VerifyEvidence(t.Context(), string(cert.Evidence)))
+	if verdict.Result != evidence.Refused || verdict.Check != attest.CheckObjectWellFormed {
+		t.Errorf("verdict %+v", verdict)
+	}
+	_, err := api.Evidence(t.Context(), "evid_none")
+	wantRefused(t, err, http.StatusNotFound, "not-found")
+	_, err = api.VerifyEvidence(t.Context(), "evid_none")
+	wantRefused(t, err, http.StatusNotFound, "not-found")
+}
+
+func TestExportHoldsTheAuditOnlyForThoseWhoMaySeeIt(t *testing.T) {
+	r := newRig(t, nil)
+	cert := r.issuedOn(standInObject(t))
+	for _, test := range []struct {
+		scopes []admin.Scope
+		audit  bool
+	}{{[]admin.Scope{admin.EvidenceRead}, false}, {[]admin.Scope{admin.EvidenceRead, admin.AuditRead}, true}} {
+		bundle := must[[]byte](t)(r.client(test.scopes...).ExportEvidence(t.Context(), string(cert.Evidence)))
+		z, err := zip.NewReader(bytes.NewReader(bundle), int64(len(bundle)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = z.Open("audit.json")
+		if (err == nil) != test.audit {
+			t.Errorf("scopes %v: audit %v", test.scopes, err)
+		}
+		if _, err := z.Open("decision.json"); err != nil {
+			t.Error(err)
+		}
+	}
+}
