@@ -39,6 +39,7 @@ type Import struct {
 	Source string // who says so, such as "csv:fleet.csv"
 	// Automatic says that no person chose this very list: then what people wrote down stays.
 	Automatic bool
+	DryRun    bool      // nothing is written; the results say what would become of the listings
 	Listings  []Listing // at most MaxListings
 }
 
@@ -109,7 +110,7 @@ type StateChange struct {
 // Sync is how far a source of the inventory was read.
 type Sync struct {
 	Source     string
-	Cursor     string    // where an interrupted listing goes on; "" for the start
+	Cursor     string    // what the source keeps to go on, such as where an interrupted listing was; the store does not read it
 	BeganAt    time.Time // the listing under way, or the last one
 	FinishedAt time.Time // the last whole listing
 	FailedAt   time.Time

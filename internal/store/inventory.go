@@ -19,7 +19,8 @@ import (
 //
 // What evidence attested stays. A list replaces what it said itself before, and what other lists said of
 // labels and states; a serial number or UDID that another source has otherwise becomes a conflict. What a
-// person wrote down stays where the import is automatic. A value that the list does not give stays.
+// person wrote down stays where the import is automatic. A value that the list does not give stays. A dry
+// run does all of this and undoes it: what it says of a device that is new holds no id that will be its.
 func (s *Store) ImportDevices(ctx context.Context, call issuance.Call, in issuance.Import) ([]issuance.ImportResult, error) {
 	if len(in.Listings) > issuance.MaxListings {
 		return nil, fmt.Errorf("import devices: %d at once, but the limit is %d", len(in.Listings), issuance.MaxListings)
@@ -32,13 +33,19 @@ func (s *Store) ImportDevices(ctx context.Context, call issuance.Call, in issuan
 				return fmt.Errorf("device %d of %d: %w", i+1, len(in.Listings), err)
 			}
 		}
+		if in.DryRun {
+			return errDryRun
+		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errDryRun) {
 		return nil, err
 	}
 	return results, nil
 }
+
+// errDryRun undoes a dry run.
+var errDryRun = errors.New("a dry run is undone")
 
 func (s *Store) importOne(t *tx, call issuance.Call, in *issuance.Import, l *issuance.Listing) (issuance.ImportResult, error) {
 	if l.Serial == "" && l.UDID == "" {

@@ -92,6 +92,33 @@ var inventoryTests = map[string]func(*testing.T, *Bench){
 			t.Error(diff)
 		}
 	},
+	"ADryRunSaysWhatWouldBecomeAndWritesNothing": func(t *testing.T, b *Bench) {
+		id := b.imported(fleetList, changes(issuance.ImportAdded), issuance.Listing{Serial: "S1"})[0].Device
+		before := b.device(id)
+		b.wroteNothing(func() {
+			results, err := b.ImportDevices(b.ctx(), b.Operator(), issuance.Import{Source: "abm", DryRun: true, Listings: []issuance.Listing{
+				{Serial: "S1", Labels: map[string]string{"owner": "sam"}}, {Serial: "S2"}, {Serial: "S2"}, {Serial: "S2", Labels: map[string]string{"a": "b"}},
+			}})
+			b.ok(err)
+			var got []issuance.ImportChange
+			for _, r := range results {
+				got = append(got, r.Change)
+			}
+			if diff := cmp.Diff(changes(issuance.ImportUpdated, issuance.ImportAdded, issuance.ImportUnchanged, issuance.ImportUpdated), got); diff != "" {
+				t.Error(diff)
+			}
+		})
+		if diff := cmp.Diff(before, b.device(id)); diff != "" {
+			t.Error(diff)
+		}
+		if n := len(all(b, b.Devices(b.ctx(), issuance.DeviceFilter{}))); n != 1 {
+			t.Errorf("%d devices are known", n)
+		}
+		_, err := b.ImportDevices(b.ctx(), b.Operator(), issuance.Import{Source: "abm", DryRun: true, Listings: []issuance.Listing{{}}})
+		if err == nil {
+			t.Error("a dry run hides an error")
+		}
+	},
 	"AListCorrectsItself": func(t *testing.T, b *Bench) {
 		id := b.imported(fleetList, changes(issuance.ImportAdded), issuance.Listing{Serial: "S1", UDID: "U1", Labels: map[string]string{"owner": "sam", "room": "1"}})[0].Device
 		b.imported(fleetList, changes(issuance.ImportUpdated), issuance.Listing{Serial: "S1", UDID: "U2", Labels: map[string]string{"owner": "kim"}})
