@@ -33,6 +33,8 @@ type Config struct {
 	// Push brings a credential's declarations to the MDM, and returns why it could not. nil: no MDM is
 	// configured, and the push route says so.
 	Push func(ctx context.Context, call issuance.Call, id issuance.CredentialID) error
+	// Syncs keep the inventory in step with a list elsewhere. nil: none is configured.
+	Syncs Syncs
 	// Directories are the names of the ACME directories. Required.
 	Directories []string
 	// Roots are the attestation roots that are accepted today, by format, to verify evidence again.
@@ -80,6 +82,7 @@ func New(c Config) (*API, error) {
 	a.addHolds()
 	a.addDevices()
 	a.addInventory()
+	a.addInventorySyncs()
 	a.addPersonal()
 	a.addEvidence()
 	a.addTemplates()

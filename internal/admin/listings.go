@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"assay/internal/ca"
+	"assay/internal/inventory/abm"
 	"assay/internal/issuance"
 	"assay/policy"
 )
@@ -69,7 +70,7 @@ type importDevicesInput struct{ Body ImportDevices }
 type importedDevices struct{ Body ImportedDevices }
 
 // reservedSources are those that only Assay itself writes.
-var reservedSources = []string{issuance.FromEvidence, "operator", "token", "server"}
+var reservedSources = []string{issuance.FromEvidence, "operator", "token", "server", abm.Source}
 
 func (a *API) importDevices(ctx context.Context, in *importDevicesInput) (*importedDevices, error) {
 	call := a.call(ctx)
