@@ -83,10 +83,11 @@ type cli struct {
 	Simulate simulateCommand `cmd:"" group:"Try it:" help:"Let simulated devices enrol."`
 	Bench    benchCommand    `cmd:"" group:"Try it:" help:"Measure what a certificate costs the server."`
 
-	Init   initCommand   `cmd:"" group:"Run a server:" help:"Make an installation."`
-	Serve  serveCommand  `cmd:"" group:"Run a server:" help:"Run the server."`
-	Issuer issuerCommand `cmd:"" group:"Run a server:" help:"Add, list and activate issuing CAs."`
-	Token  tokenCommand  `cmd:"" group:"Run a server:" help:"Mint, list and revoke tokens of the admin API."`
+	Init      initCommand      `cmd:"" group:"Run a server:" help:"Make an installation."`
+	Serve     serveCommand     `cmd:"" group:"Run a server:" help:"Run the server."`
+	Issuer    issuerCommand    `cmd:"" group:"Run a server:" help:"Add, list and activate issuing CAs."`
+	Token     tokenCommand     `cmd:"" group:"Run a server:" help:"Mint, list and revoke tokens of the admin API."`
+	Inventory inventoryCommand `cmd:"" group:"Run a server:" help:"Keep the inventory in step with Apple Business or School Manager."`
 
 	Opinion opinionCommand `cmd:"" group:"Run a server:" help:"Try the service outside that policies ask."`
 

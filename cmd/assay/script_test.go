@@ -33,12 +33,13 @@ func TestMain(m *testing.M) {
 //	let NAME REGEXP         sets NAME to the last output's first group that matches
 //	fields KEY…             the last output is JSON lines, each with exactly these keys
 //	expand FILE             replaces ${NAME} in a file
+//	abm VERB …              a stand-in for Apple Business Manager (scriptABM)
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": scriptExits, "ready": scriptReady, "let": scriptLet, "fields": scriptFields, "expand": scriptExpand,
+			"exits": scriptExits, "ready": scriptReady, "let": scriptLet, "fields": scriptFields, "expand": scriptExpand, "abm": scriptABM,
 		},
 	})
 }

@@ -147,6 +147,8 @@ type Inventory struct {
 	// Watch is a folder: lists (.csv, .json, .ndjson) that are put there are taken, and then moved to its
 	// folders done and failed.
 	Watch string `yaml:"watch,omitempty"`
+	// AppleBusinessManager is an organization whose devices the inventory is kept in step with.
+	AppleBusinessManager AppleBusinessManager `yaml:"appleBusinessManager,omitempty"`
 }
 
 // Push configures where declarations are pushed.
@@ -229,7 +231,7 @@ func parseConfig(data []byte) (*Config, error) {
 
 var (
 	unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
-	goType       = regexp.MustCompile(` into \S*installation\.\S*| into \S*ca\.\S*`)
+	goType       = regexp.MustCompile(` into \S*installation\.\S*| into \S*ca\.\S*| into \S*abm\.\S*`)
 )
 
 // plain says what is wrong with the YAML in an operator's words: no names of Go types.
@@ -265,6 +267,7 @@ func (c *Config) check() error {
 		fault("tls: certificate and key go together")
 	}
 	errs = append(errs, c.checkEndpoints()...)
+	errs = append(errs, c.Inventory.AppleBusinessManager.check()...)
 	for _, err := range c.Opinion.check() {
 		fault("opinion: %w", err)
 	}

@@ -61,6 +61,14 @@ func TestConfigRefuses(t *testing.T) {
 		{"push with a password in the URL", "name:", "push: {kmfddm: {url: 'http://u:p@x', keyFile: k}}\nname:", "push.kmfddm: url: "},
 		{"push without a key", "name:", "push: {kmfddm: {url: 'http://x'}}\nname:", "push.kmfddm: keyFile is missing"},
 		{"push to nowhere", "name:", "push: {enrollment: '{device.udid}'}\nname:", "push.enrollment: nothing is pushed"},
+		{"half an account", "name:", "inventory: {appleBusinessManager: {clientID: x}}\nname:", "inventory.appleBusinessManager: clientID, keyID and keyFile go together"},
+		{"account of the other service", "name:", "inventory: {appleBusinessManager: {clientID: SCHOOLAPI.x, keyID: y, keyFile: z}}\nname:", "client ID SCHOOLAPI.x is of the API school"},
+		{"unknown service", "name:", "inventory: {appleBusinessManager: {clientID: x, keyID: y, keyFile: z, api: home}}\nname:", `API "home" is neither`},
+		{"service of another type", "name:", "inventory: {appleBusinessManager: {api: []}}\nname:", "cannot construct"},
+		{"sync too often", "name:", "inventory: {appleBusinessManager: {clientID: x, keyID: y, keyFile: z, every: 1m}}\nname:", "every: 1m is not between 5m and 30d"},
+		{"sync at no time", "name:", "inventory: {appleBusinessManager: {clientID: x, keyID: y, keyFile: z, every: daily}}\nname:", "no duration"},
+		{"half a stand-in", "name:", "inventory: {appleBusinessManager: {clientID: x, keyID: y, keyFile: z, url: 'https://x'}}\nname:", "url and tokenURL go together"},
+		{"stand-in by http", "name:", "inventory: {appleBusinessManager: {clientID: x, keyID: y, keyFile: z, url: 'http://x', tokenURL: 'https://x/t'}}\nname:", "would send the access token in the clear"},
 		{"profile signing without a key", "name:", "profileSigning: {certificate: x.pem}\nname:", "profileSigning: certificate and key go together"},
 		{"opinion in the clear", "name:", "opinion: {url: 'http://x', secretFile: k}\nname:", "opinion: url: the URL http://x would send"},
 		{"opinion without a secret", "name:", "opinion: {url: 'https://x'}\nname:", "opinion: secretFile is missing"},
@@ -79,7 +87,7 @@ func TestConfigRefuses(t *testing.T) {
 			}
 			if _, err := parseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
-			} else if strings.Contains(err.Error(), "installation.") || strings.Contains(err.Error(), "ca.") {
+			} else if strings.Contains(err.Error(), "installation.") || strings.Contains(err.Error(), "ca.") || strings.Contains(err.Error(), "abm.") {
 				t.Errorf("%q names a Go type", err)
 			}
 		})

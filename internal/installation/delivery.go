@@ -20,6 +20,7 @@ import (
 	"assay/internal/admin"
 	"assay/internal/delivery"
 	"assay/internal/delivery/kmfddm"
+	"assay/internal/inventory/abm"
 	"assay/internal/server"
 )
 
@@ -122,21 +123,31 @@ func (i *Installation) API(operator string) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := i.newAPI(d, slog.New(slog.DiscardHandler))
+	syncs, err := i.newSyncs(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	if syncs != nil {
+		i.syncs = append(i.syncs, syncs)
+	}
+	api, err := i.newAPI(d, syncs, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
 	return api.As(operator), nil
 }
 
-// newAPI makes the admin API.
-func (i *Installation) newAPI(d *deliveries, log *slog.Logger) (*admin.API, error) {
+// newAPI makes the admin API; syncs may be nil.
+func (i *Installation) newAPI(d *deliveries, syncs *abm.Runner, log *slog.Logger) (*admin.API, error) {
 	config := admin.Config{
 		Store: i.Store, Declarer: d.declarer, Directories: i.directoryNames(),
 		Organization: i.Config.Name, Version: version(), Log: log, Now: i.now,
 	}
 	if d.outbox != nil {
 		config.Push = d.outbox.Push
+	}
+	if syncs != nil {
+		config.Syncs = syncs
 	}
 	var err error
 	if config.Roots, err = i.Roots(); err != nil {

@@ -28,6 +28,7 @@ import (
 
 	"assay/attest"
 	"assay/internal/ca"
+	"assay/internal/inventory/abm"
 	"assay/internal/issuance"
 	"assay/internal/store"
 )
@@ -54,6 +55,7 @@ type Installation struct {
 	Store  *store.Store
 	now    func() time.Time
 	limits limits
+	syncs  []*abm.Runner // of API: stopped before the database is closed
 }
 
 // Open reads the configuration and opens the database, migrating it if it is older. It works
@@ -78,8 +80,13 @@ func open(ctx context.Context, dir string, config *Config, now func() time.Time)
 	return &Installation{Dir: dir, Config: config, Store: db, now: now, limits: defaultLimits}, nil
 }
 
-// Close closes the database.
-func (i *Installation) Close() error { return i.Store.Close() }
+// Close interrupts what goes on, and closes the database.
+func (i *Installation) Close() error {
+	for _, s := range i.syncs {
+		s.Stop()
+	}
+	return i.Store.Close()
+}
 
 // BaseURL is the https URL that devices reach the server at: the configured one, else the one of
 // the running server, else that of the configured listen address. It fails where the system shall

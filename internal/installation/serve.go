@@ -18,6 +18,7 @@ import (
 	"assay/attest"
 	"assay/internal/admin"
 	"assay/internal/delivery"
+	"assay/internal/inventory/abm"
 	"assay/internal/issuance"
 	"assay/internal/server"
 	"assay/policy"
@@ -84,12 +85,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	fronts := &fronts{limits: i.limits, log: o.Log}
 	defer func() { err = errors.Join(err, fronts.close()) }()
 	running := &Running{Directories: map[string]string{}}
-	acmeFront, err := fronts.open("acme", listen, i.Config.URL)
-	if err != nil {
-		return err
-	}
-	running.BaseURL = acmeFront.url
-	if err := i.openEndpoints(fronts, running); err != nil {
+	if err := i.openFronts(fronts, listen, running); err != nil {
 		return err
 	}
 	policies, err := i.policies(o.Log)
@@ -113,7 +109,14 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := i.equip(fronts, acme, deliveries, o.Log); err != nil {
+	syncs, err := i.newSyncs(o.Log)
+	if err != nil {
+		return err
+	}
+	if syncs != nil {
+		defer syncs.Stop()
+	}
+	if err := i.equip(fronts, acme, deliveries, syncs, o.Log); err != nil {
 		return err
 	}
 	if err := i.serveMetrics(fronts, metrics, running); err != nil {
@@ -122,11 +125,16 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := writeURLs(i.Dir, running); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	return i.run(ctx, fronts, acme, deliveries, policies, running, o)
+	return i.run(ctx, fronts, acme, deliveries, policies, syncs, running, o)
 }
 
-// openEndpoints opens the listeners beside the one for ACME that are configured.
-func (i *Installation) openEndpoints(fronts *fronts, running *Running) error {
+// openFronts opens the listeners that are configured, the one for ACME first.
+func (i *Installation) openFronts(fronts *fronts, listen string, running *Running) error {
+	acmeFront, err := fronts.open("acme", listen, i.Config.URL)
+	if err != nil {
+		return err
+	}
+	running.BaseURL = acmeFront.url
 	for _, e := range []struct {
 		name string
 		Endpoint
@@ -145,7 +153,7 @@ func (i *Installation) openEndpoints(fronts *fronts, running *Running) error {
 }
 
 // equip gives every listener its handler and its TLS configuration.
-func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *deliveries, log *slog.Logger) error {
+func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *deliveries, syncs *abm.Runner, log *slog.Logger) error {
 	for _, f := range fronts.all {
 		var err error
 		if f.tls, err = i.tlsConfig(f.url, log); err != nil {
@@ -156,7 +164,7 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 			f.handler = acme
 		case "admin":
 			var api *admin.API
-			if api, err = i.newAPI(deliveries, log); err == nil {
+			if api, err = i.newAPI(deliveries, syncs, log); err == nil {
 				f.handler = api.Handler()
 			}
 		case "mdm":
@@ -171,7 +179,7 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 }
 
 // run serves until the context ends, with the periodic upkeep beside it.
-func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Server, deliveries *deliveries, policies map[string]*livePolicy, running *Running, o ServeOptions) error {
+func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Server, deliveries *deliveries, policies map[string]*livePolicy, syncs *abm.Runner, running *Running, o ServeOptions) error {
 	for _, w := range running.Warnings {
 		o.Log.Warn(w)
 	}
@@ -184,6 +192,9 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	working.Go(func() {
 		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error { return deliveries.work(ctx, i, o.Log) })
 	})
+	if syncs != nil { // by itself: a sync may take minutes
+		working.Go(func() { everyMinute(periodic, o.Log, "inventory", syncs.RunDue) })
+	}
 	failed := fronts.serve()
 	o.Log.Info("serving", "url", running.BaseURL, "listen", fronts.all[0].listener.Addr().String(), "directories", slices.Sorted(maps.Keys(running.Directories)))
 	for _, f := range fronts.all[1:] {
