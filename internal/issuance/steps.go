@@ -18,6 +18,8 @@ var (
 	ErrCodeTaken = errors.New("code is no longer usable")
 	// ErrApprovalTaken: the approval was used, taken back or expired between the decision and the claim.
 	ErrApprovalTaken = errors.New("approval is no longer usable")
+	// ErrDeviceBarred: the inventory says that the device is lost or retired, since the decision was taken.
+	ErrDeviceBarred = errors.New("device is lost or retired")
 	// ErrOverloaded: too many changes wait already. Nothing was changed; asked again a little later, it
 	// may be.
 	ErrOverloaded = errors.New("store is overloaded")
@@ -132,7 +134,7 @@ type OrderRefusal struct {
 // Claim is the exclusive step before the CA key signs: it takes the order from ready to
 // processing, its code from unused to issuing, the approval that the decision rests on from approved to
 // claimed, stores the decision and reserves the serial. It fails with ErrConflict (the order), or
-// ErrCodeTaken or ErrApprovalTaken (the order becomes invalid).
+// ErrCodeTaken, ErrApprovalTaken or ErrDeviceBarred (the order becomes invalid).
 type Claim struct {
 	Account     AccountID
 	Order       OrderID
@@ -141,8 +143,8 @@ type Claim struct {
 }
 
 // Completion makes a claim's certificate valid, its order valid and its code consumed, and erases
-// the code's document. ErrConflict: the claim was undone meanwhile; the certificate must not be
-// delivered.
+// the code's document. ErrConflict: the claim was undone meanwhile; ErrDeviceBarred: the device became
+// lost or retired. The certificate must not be delivered.
 type Completion struct {
 	Order       OrderID
 	Certificate CertificateID

@@ -346,3 +346,72 @@ func TestAPolicyTakesOverBetweenRequests(t *testing.T) {
 		t.Errorf("used %v", used)
 	}
 }
+
+// stands says where a device stands from now on.
+func (h *harness) stands(id issuance.DeviceID, state policy.State) {
+	h.t.Helper()
+	call := issuance.Call{Now: h.clock.Now(), From: "operator:test"}
+	if _, _, err := h.store.SetDeviceState(h.ctx(), call, id, 0, issuance.StateChange{State: state, Revoke: true}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// One device often stands in the inventory twice: one list has its serial number, another its UDID.
+func TestALostDeviceGetsNothingUnderItsOtherName(t *testing.T) {
+	for name, test := range map[string]struct {
+		lost, other func(*harness, *device) issuance.DeviceID
+	}{
+		"its UDID is lost, its serial number expected": {
+			func(h *harness, d *device) issuance.DeviceID { return h.list("", d.udid) },
+			func(h *harness, d *device) issuance.DeviceID { return h.list(d.serial, "") },
+		},
+		"its UDID is lost under another serial number": {
+			func(h *harness, d *device) issuance.DeviceID { return h.list("C39XX0AB12CE", d.udid) },
+			func(*harness, *device) issuance.DeviceID { return "" },
+		},
+		"its UDID is lost, its serial number was attested before": {
+			func(h *harness, d *device) issuance.DeviceID { return h.list("", d.udid) },
+			func(h *harness, d *device) issuance.DeviceID { return h.list(d.serial, "00008120-001A2B3C4D5E6F71") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			d := h.device()
+			h.stands(test.lost(h, d), policy.Lost)
+			test.other(h, d)
+			value, _ := h.mint(issuance.Mint{})
+			c := h.client(dirDefault)
+			o := c.ready(value, d)
+			c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "device-state")
+			h.refusedOrder(o, "device-state")
+		})
+	}
+}
+
+func TestADeviceThatIsLostWhileDecidingGetsNothing(t *testing.T) {
+	h := newHarness(t)
+	d := h.device()
+	id := h.list(d.serial, "")
+	value, code := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	o := c.ready(value, d)
+	h.hooked.beforeBegin = func() { h.stands(id, policy.Lost) }
+	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "device-state")
+	h.hooked.beforeBegin = nil
+	h.refusedOrder(o, "device-state")
+	h.code(code, issuance.CodeUnused, 0)
+}
+
+func TestADeviceThatIsLostWhileItsCertificateIsSignedGetsNothing(t *testing.T) {
+	h := newHarness(t)
+	d := h.device()
+	id := h.list(d.serial, "")
+	value, code := h.mint(issuance.Mint{})
+	c := h.client(dirDefault)
+	o := c.ready(value, d)
+	h.caKey.hook(func() error { h.stands(id, policy.Lost); return nil })
+	c.finalize(o, d.csr()).want(http.StatusInternalServerError)
+	h.caKey.hook(func() error { return nil })
+	h.noCertificate(o)
+	h.code(code, issuance.CodeUnused, 0)
+}

@@ -239,9 +239,10 @@ func (s *Server) refuseOrder(ctx context.Context, r *request, order issuance.Ord
 	return &recordedRefusal{err: &refusal, advice: failed.Advice}
 }
 
-// lostClaim: the store recorded a lost race for the code or the approval; one for the order changed nothing.
+// lostClaim: the store recorded that the code, the approval or the device's good standing was lost
+// meanwhile; a lost race for the order changed nothing.
 func (s *Server) lostClaim(err error) error {
-	if errors.Is(err, issuance.ErrCodeTaken) || errors.Is(err, issuance.ErrApprovalTaken) {
+	if errors.Is(err, issuance.ErrCodeTaken) || errors.Is(err, issuance.ErrApprovalTaken) || errors.Is(err, issuance.ErrDeviceBarred) {
 		return &recordedRefusal{err: err}
 	}
 	return err

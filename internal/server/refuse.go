@@ -11,6 +11,7 @@ import (
 
 	"assay/acme"
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 // refuse is the single place where an error becomes a problem document, a log line, a metric and
@@ -124,6 +125,8 @@ func problemOf(err error) (p *acme.Problem, internal bool) {
 		return acme.NewProblem(acme.Unauthorized, "code-live", "the code was used, revoked or has expired since it was ordered"), false
 	case errors.Is(err, issuance.ErrApprovalTaken):
 		return acme.NewProblem(acme.Unauthorized, "approval-live", "the approval was used or taken back, or it expired, meanwhile"), false
+	case errors.Is(err, issuance.ErrDeviceBarred):
+		return acme.NewProblem(acme.Unauthorized, policy.CheckDeviceState, "the device became lost or retired meanwhile"), false
 	case errors.Is(err, issuance.ErrConflict):
 		return acme.NewProblem(acme.OrderNotReady, "state", "another request changed this meanwhile"), false
 	}

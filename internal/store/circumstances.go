@@ -31,8 +31,12 @@ func (s *Store) Circumstances(ctx context.Context, now time.Time, subject issuan
 }
 
 // subjectDevice is the attested device, else the one that the code is bound to; zero if no row is
-// about it.
+// about it. A row that bars the request comes before both.
 func (s *Store) subjectDevice(ctx context.Context, subject issuance.Subject) (issuance.Device, error) {
+	barred, err := scanDevice(s.reads.row(ctx, barredDevice, string(subject.CodeDevice), subject.Serial, udidKey(subject.UDID)))
+	if !errors.Is(err, issuance.ErrNotFound) {
+		return barred, err
+	}
 	if subject.Attested() {
 		found, _, err := findDevice(func(query, value string) scanner { return s.reads.row(ctx, query, value) }, subject.Serial, subject.UDID)
 		return found, err
@@ -45,6 +49,24 @@ func (s *Store) subjectDevice(ctx context.Context, subject issuance.Subject) (is
 		return issuance.Device{}, nil
 	}
 	return device, err
+}
+
+// barredDevice finds a device that is lost or retired by whatever a request names it: the row that its code
+// is bound to, the one with its serial number, the one with its UDID. One device may stand in the inventory
+// twice, because lists know different names of it; it is enough that one of the rows bars it.
+const barredDevice = `SELECT ` + deviceColumns + ` FROM devices WHERE id = ?1 AND (state = 'lost' OR state = 'retired')
+	UNION ALL SELECT ` + deviceColumns + ` FROM devices WHERE serial = ?2 AND serial <> '' AND (state = 'lost' OR state = 'retired')
+	UNION ALL SELECT ` + deviceColumns + ` FROM devices WHERE udid_key = ?3 AND udid_key <> '' AND (state = 'lost' OR state = 'retired')
+	LIMIT 1`
+
+// bars reports whether the inventory bars a device, as of this very transaction: a person may have said so
+// since the decision was taken.
+func (t *tx) bars(row, serial, udid string) (bool, error) {
+	_, err := scanDevice(t.row(barredDevice, row, serial, udidKey(udid)))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // maxRefusals is how many refusals are counted of each kind: more make no difference.

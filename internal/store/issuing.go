@@ -81,7 +81,8 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 // processing and its code from unused to issuing, stores the decision and reserves the serial.
 // Account, Order, Code, Evidence and Directory of the certificate are the order's own. Of all who
 // want one code one wins; for every other the order becomes invalid and the error is
-// issuance.ErrCodeTaken. So it is with an approval that the decision rests on: issuance.ErrApprovalTaken.
+// issuance.ErrCodeTaken. So it is with an approval that the decision rests on: issuance.ErrApprovalTaken;
+// and with a device that became lost or retired meanwhile: issuance.ErrDeviceBarred.
 func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.Claim) (cert issuance.Certificate, err error) {
 	const what = "begin issue"
 	decision, err := s.prepareDecision(c.Decision, call.Now)
@@ -101,6 +102,9 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 			return err
 		}
 		cert = c.Certificate
+		if err := s.checkBarred(t, call, &o, &cert); err != nil {
+			return err
+		}
 		if o.Code != "" {
 			device, err := s.claimCode(t, call, &o)
 			if err != nil {
@@ -150,6 +154,17 @@ func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device 
 	return "", s.loseClaim(t, call, o, why, issuance.ErrCodeTaken)
 }
 
+// checkBarred refuses the claim of a device that the inventory bars by now. The order becomes invalid, and
+// the error is issuance.ErrDeviceBarred, which is kept.
+func (s *Store) checkBarred(t *tx, call issuance.Call, o *issuance.Order, cert *issuance.Certificate) error {
+	barred, err := t.bars(string(cert.Device), cert.DeviceSerial, cert.DeviceUDID)
+	if err != nil || !barred {
+		return err
+	}
+	why := &issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState, Detail: "the device is lost or retired"}
+	return s.loseClaim(t, call, o, why, issuance.ErrDeviceBarred)
+}
+
 // loseClaim makes the order invalid whose claim came too late. What is lost is kept, and returned.
 func (s *Store) loseClaim(t *tx, call issuance.Call, o *issuance.Order, why *issuance.Refusal, lost error) error {
 	text, err := refusalText(why)
@@ -164,7 +179,8 @@ func (s *Store) loseClaim(t *tx, call issuance.Call, o *issuance.Order, why *iss
 
 // CompleteIssue delivers a claim's certificate: certificate and order become valid, the code is
 // consumed, its document erased, and the attested device's row found or made.
-// issuance.ErrConflict: the claim was undone meanwhile; the certificate must not be delivered.
+// issuance.ErrConflict: the claim was undone meanwhile; issuance.ErrDeviceBarred: the device became lost or
+// retired, and nothing was changed. The certificate must not be delivered.
 func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuance.Completion) (o issuance.Order, err error) {
 	if len(c.DER) == 0 {
 		return o, errors.New("complete issue: no certificate")
@@ -178,6 +194,12 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 		}
 		if err != nil {
 			return err
+		}
+		// Whoever revoked what the device has did not find this one, which was not valid yet.
+		if barred, err := t.bars(device, c.Attested.Serial, c.Attested.UDID); err != nil {
+			return err
+		} else if barred {
+			return issuance.ErrDeviceBarred
 		}
 		if c.Attested.Serial != "" || c.Attested.UDID != "" {
 			found, err := s.knownDevice(t, call, c.Attested, byCertificate)

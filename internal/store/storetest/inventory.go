@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,6 +252,49 @@ var inventoryTests = map[string]func(*testing.T, *Bench){
 		b.ok(err)
 		if c.Device == nil || c.Device.State != policy.Lost || c.Device.ForPolicy(true).State != policy.Lost {
 			t.Errorf("circumstances %+v", c)
+		}
+	},
+	"ADeviceThatIsBarredMeanwhileGetsNothing": func(t *testing.T, b *Bench) {
+		for name, listing := range map[string]issuance.Listing{
+			"by its serial number": {Serial: heldDevice.Serial},
+			"by its UDID":          {Serial: "ANOTHER", UDID: strings.ToUpper(heldDevice.UDID)},
+			"by its code":          {Serial: "CODES"},
+		} {
+			stands := func(state policy.State) issuance.DeviceID {
+				t.Helper()
+				listing.State = state
+				results, err := b.ImportDevices(b.ctx(), b.Operator(), issuance.Import{Source: fleetList, Listings: []issuance.Listing{listing}})
+				b.ok(err)
+				return results[0].Device
+			}
+			code, value := b.Mint(func(m *issuance.Mint) { m.Serial = "CODES" })
+			ready := func() issuance.Claim {
+				claim := b.ClaimFor(b.Ready(value))
+				claim.Certificate.Device = code.Device
+				return claim
+			}
+			for _, state := range []policy.State{policy.Lost, policy.Retired} {
+				claim := ready()
+				id := stands(state)
+				if c := b.around(heldDevice, code); c.Device == nil || c.Device.ID != id || c.Device.State != state {
+					t.Errorf("%s: decided on %+v", name, c.Device)
+				}
+				_, err := b.BeginIssue(b.ctx(), b.Call(), claim)
+				b.wantError(err, issuance.ErrDeviceBarred)
+				b.wantOrder(claim.Order, issuance.OrderInvalid, policy.CheckDeviceState)
+				b.wantCode(code.ID, issuance.CodeUnused)
+
+				stands(policy.Expected)
+				claim = ready()
+				cert, err := b.BeginIssue(b.ctx(), b.Call(), claim)
+				b.ok(err)
+				stands(state)
+				_, err = b.CompleteIssue(b.ctx(), b.Operator(), CompletionFor(cert))
+				b.wantError(err, issuance.ErrDeviceBarred)
+				b.wantCertificate(cert.ID, issuance.CertificateReserved)
+				b.ok(b.AbandonIssue(b.ctx(), b.Operator(), claim.Order, issuance.Refusal{Check: "issuing"}))
+				stands(policy.Expected)
+			}
 		}
 	},
 	"DevicesAreFoundByStateAndLabel": func(t *testing.T, b *Bench) {
