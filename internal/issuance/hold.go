@@ -73,6 +73,7 @@ type Subject struct {
 	Directory  string
 	Serial     string // attested; "" if the evidence has none
 	UDID       string // attested
+	Verified   bool   // whether evidence was verified; it may still name no device
 	Code       CodeID
 	CodeDevice DeviceID // that the code is bound to
 	SPKISHA256 string   // of the CSR's key, lower-case hex

@@ -128,7 +128,7 @@ type OrderRefusal struct {
 	Order    OrderID
 	Decision Decision
 	Refusal  Refusal
-	Attested Device // attested serial and UDID: a hold is about that device; zero if unattested
+	Attested Device // attested serial and UDID: a hold is about that device; zero if unattested, with Attested alone if it has no name
 }
 
 // Claim is the exclusive step before the CA key signs: it takes the order from ready to

@@ -106,6 +106,32 @@ func TestAnApprovalIsNoOtherDevices(t *testing.T) {
 	c.held(value, d)
 }
 
+// Under User Enrollment a device attests its key and leaves out who it is.
+func TestAnApprovalOfANamelessAttestationIsNoUnattestedDevices(t *testing.T) {
+	for name, attestsFirst := range map[string]bool{"approved attested, tried unattested": true, "approved unattested, tried attested": false} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			h.decideBy(dirDefault, "unattested: allow\n"+holdAll)
+			d := h.device()
+			d.serial, d.udid = "", ""
+			value, _ := h.mint(issuance.Mint{})
+			c := h.client(dirDefault)
+			try := func(attest bool) *reply {
+				if attest {
+					return c.finalize(c.ready(value, d), d.csr())
+				}
+				o := c.order(value)
+				c.post(o.challenge, standin.NoneResponse()).want(http.StatusOK)
+				return c.finalize(o, d.csr())
+			}
+			try(attestsFirst).refused(http.StatusForbidden, "unauthorized", "held")
+			h.say(h.onlyHold().ID, true)
+			try(!attestsFirst).refused(http.StatusForbidden, "unauthorized", "held")
+			try(attestsFirst).want(http.StatusOK)
+		})
+	}
+}
+
 func TestADeclinedDeviceStaysRefused(t *testing.T) {
 	h := newHarness(t)
 	h.decideBy(dirDefault, holdAll)

@@ -119,7 +119,7 @@ func (s *Server) decide(ctx context.Context, r *request, in *policy.Input, order
 	spki := sha256.Sum256(in.Request.SPKI)
 	attested := attestedDevice(in.Facts)
 	c, err := s.Store.Circumstances(ctx, in.Now, issuance.Subject{
-		Directory: r.dir.Name, Serial: attested.Serial, UDID: attested.UDID,
+		Directory: r.dir.Name, Serial: attested.Serial, UDID: attested.UDID, Verified: attested.Attested,
 		Code: order.Code, CodeDevice: code.Device, SPKISHA256: hex.EncodeToString(spki[:]),
 	})
 	if err != nil {

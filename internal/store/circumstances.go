@@ -103,7 +103,7 @@ func (s *Store) approval(ctx context.Context, now time.Time, subject issuance.Su
 	var at, expires int64
 	err := s.reads.row(ctx, `SELECT id, decided_by, decided_at, expires_at FROM holds
 			WHERE directory = ? AND subject = ? AND status <> 'used' AND status = 'approved' AND expires_at > ?`,
-		subject.Directory, holdSubject(subject.Attested(), device, credential, subject.Code), stamp(now)).
+		subject.Directory, holdSubject(subject.Attested(), subject.Verified, device, credential, subject.Code), stamp(now)).
 		Scan(&a.Hold, &a.By, &at, &expires)
 	if err = notFound(err); errors.Is(err, issuance.ErrNotFound) {
 		return nil, nil

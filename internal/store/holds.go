@@ -15,17 +15,23 @@ import (
 const defaultApproval = 7 * 24 * time.Hour
 
 // holdSubject is what a hold is about, and its approval bound to: the device that evidence names, else
-// the credential that the code belongs to, so that it outlives the code, else the code.
-func holdSubject(attested bool, device issuance.DeviceID, credential issuance.CredentialID, code issuance.CodeID) string {
+// the credential that the code belongs to, so that it outlives the code, else the code. What was said of a
+// device that attests itself and leaves its name out (User Enrollment) was said of one with a key in
+// hardware: it is not for whoever has the code and attests nothing, nor the other way round.
+func holdSubject(named, verified bool, device issuance.DeviceID, credential issuance.CredentialID, code issuance.CodeID) string {
+	evidence := ""
+	if verified {
+		evidence = "attested "
+	}
 	switch {
-	case attested && device != "":
+	case named && device != "":
 		return "device:" + string(device)
-	case attested: // of a device without a row nobody can have approved anything
+	case named: // of a device without a row nobody can have approved anything
 		return ""
 	case credential != "":
-		return "credential:" + string(credential)
+		return evidence + "credential:" + string(credential)
 	case code != "":
-		return "code:" + string(code)
+		return evidence + "code:" + string(code)
 	}
 	return ""
 }
@@ -83,7 +89,7 @@ func (s *Store) hold(t *tx, call issuance.Call, o *issuance.Order, d *decisionRo
 	if err != nil {
 		return err
 	}
-	subject := holdSubject(named, d.Device, credential, o.Code)
+	subject := holdSubject(named, attested.Attested, d.Device, credential, o.Code)
 	if subject == "" {
 		return errors.New("hold a request that is about no device and no code")
 	}
