@@ -1,7 +1,12 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -440,4 +445,39 @@ func TestADeviceThatIsLostWhileItsCertificateIsSignedGetsNothing(t *testing.T) {
 	h.caKey.hook(func() error { return nil })
 	h.noCertificate(o)
 	h.code(code, issuance.CodeUnused, 0)
+}
+
+// Clients that know no other name for themselves put the order's identifier into the CSR. While the device
+// is held, the code is good for another try.
+func TestADecisionHoldsNoCode(t *testing.T) {
+	h := newHarness(t)
+	h.decideBy(dirDefault, `signals: [{name: hidden, that: 'request.commonName == "CN (code)" && request.dnsNames == ["(code).example.com"]', points: 1}]
+outcomes: [{outcome: hold}]`)
+	d := h.device()
+	value, _ := h.mint(issuance.Mint{})
+	d.subject = pkix.Name{CommonName: "CN " + value}
+	c := h.client(dirDefault)
+	o := c.ready(value, d)
+	names, err := asn1.Marshal([]asn1.RawValue{
+		{Class: asn1.ClassContextSpecific, Tag: 2, Bytes: []byte(value + ".example.com")},
+		{Class: asn1.ClassContextSpecific, Tag: 5, IsCompound: true, Bytes: []byte("\xa1\x22\x0c\x20" + value)}, // ediPartyName
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.finalize(o, d.csr(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: names})).refused(http.StatusForbidden, "unauthorized", "held")
+	decision, err := h.store.Decision(h.ctx(), h.onlyHold().Decision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if decision.Decision.Score != 1 {
+		t.Errorf("decided on %+v", decision.Input.Request)
+	}
+	stored, err := json.Marshal(decision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(stored, []byte(value)) || bytes.Contains(stored, []byte(hex.EncodeToString([]byte(value)))) {
+		t.Errorf("the code is in %s", stored)
+	}
 }

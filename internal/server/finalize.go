@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"assay/acme"
@@ -47,7 +49,7 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 	if err != nil {
 		return nil, s.rejectCSR(ctx, r, err)
 	}
-	in.Evidence, in.Facts, in.Request = evidence.Kind, evidence.Facts, request
+	in.Evidence, in.Facts, in.Request = evidence.Kind, evidence.Facts, withoutCode(request, order.Identifier)
 	decision, err := s.decide(ctx, r, &in, order, code)
 	if err != nil {
 		return nil, err
@@ -58,7 +60,7 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 	if !decision.Key.Permits(request.SPKI) {
 		return nil, s.rejectCSR(ctx, r, &csr.Error{Problem: csr.BadCSR, Check: "attested-key", Detail: "the key of the CSR is not the attested key"})
 	}
-	claim, grant, err := s.prepare(ctx, r, order, code, evidence, in, decision)
+	claim, grant, err := s.prepare(ctx, r, order, code, evidence, request, in, decision)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +111,32 @@ func parseFinalize(payload []byte) (*csr.Request, error) {
 	return csr.Parse(der)
 }
 
+// hiddenCode stands for the code in what is decided on.
+const hiddenCode = "(code)"
+
+// withoutCode is a request as it is decided on, stored and shown. ACME clients that know no other name for
+// themselves repeat their order's identifier in the CSR; where that is a code, it opens a try to whoever
+// reads the decision, for as long as the device is held or refused.
+func withoutCode(request *csr.Request, identifier issuance.Identifier) *csr.Request {
+	if identifier.Kind != policy.ByCode || identifier.Value == "" {
+		return request
+	}
+	hide := strings.NewReplacer(identifier.Value, hiddenCode, hex.EncodeToString([]byte(identifier.Value)), hiddenCode).Replace // in names of other kinds as hex
+	clean := *request
+	clean.Subject = slices.Clone(request.Subject)
+	for i, rdn := range clean.Subject {
+		clean.Subject[i] = slices.Clone(rdn)
+		for j := range rdn {
+			clean.Subject[i][j].Value = hide(rdn[j].Value)
+		}
+	}
+	clean.AltNames = slices.Clone(request.AltNames)
+	for i := range clean.AltNames {
+		clean.AltNames[i].Value = hide(clean.AltNames[i].Value)
+	}
+	return &clean
+}
+
 // decide gathers what is known around the request into the input, and lets the directory's policy
 // decide. It is the same policy throughout, whatever takes over meanwhile.
 func (s *Server) decide(ctx context.Context, r *request, in *policy.Input, order issuance.Order, code issuance.Code) (policy.Decision, error) {
@@ -145,8 +173,7 @@ type preparedClaim struct {
 }
 
 // prepare applies the certificate profile and gathers what is recorded before signing.
-func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, code issuance.Code, evidence issuance.Evidence, in policy.Input, decision policy.Decision) (*preparedClaim, *ca.Grant, error) {
-	request := in.Request
+func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, code issuance.Code, evidence issuance.Evidence, request *csr.Request, in policy.Input, decision policy.Decision) (*preparedClaim, *ca.Grant, error) {
 	if accountKey(r.key.Key, request.PublicKey) {
 		return nil, nil, s.rejectCSR(ctx, r, &csr.Error{Problem: csr.BadPublicKey, Check: "account-key", Detail: "the key of the CSR is the account key (RFC 8555, section 11.1)"})
 	}
