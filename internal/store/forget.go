@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,35 +54,104 @@ func (s *Store) strays(ctx context.Context, d issuance.Device) (found, error) {
 		if value == "" {
 			continue
 		}
-		quoted, err := json.Marshal(value)
+		lower := strings.ToLower(value)
+		quoted, err := json.Marshal(lower)
 		if err != nil {
 			return rows, err
 		}
-		inText := strings.Trim(string(quoted), `"`)
+		inJSON := string(quoted[1 : len(quoted)-1])
 		for _, table := range []struct {
-			name, key, condition string
-			args                 []any
-			into                 map[string]bool
+			name, columns, key, condition string
+			args                          []any
+			into                          map[string]bool
 		}{
-			{"evidence", "id", "(instr(facts, ?) > 0 OR instr(device_error, ?) > 0 OR instr(object, ?) > 0)", []any{inText, value, []byte(value)}, rows.evidence},
-			{"decisions", "id", "instr(input, ?) > 0", []any{inText}, rows.decisions},
-			{"audit_personal", "audit", `instr("values", ?) > 0`, []any{inText}, rows.audit},
+			{"evidence", "id, ifnull(facts, ''), device_error, object", "id",
+				"(instr(lower(facts), ?) > 0 OR instr(lower(device_error), ?) > 0 OR instr(object, ?) > 0 OR instr(object, ?) > 0 OR instr(object, ?) > 0)",
+				[]any{inJSON, lower, []byte(value), []byte(lower), []byte(strings.ToUpper(value))}, rows.evidence},
+			{"decisions", "id, ifnull(input, ''), '', NULL", "id", "instr(lower(input), ?) > 0", []any{inJSON}, rows.decisions},
+			{"audit_personal", `audit, "values", '', NULL`, "audit", `instr(lower("values"), ?) > 0`, []any{inJSON}, rows.audit},
 		} {
 			q := selection{where: []string{table.condition}, args: table.args}
-			l := list[string]{
-				what: "search " + table.name, columns: "SELECT " + table.key + " FROM " + table.name, key: table.key,
-				scan:  func(row scanner) (id string, err error) { return id, row.Scan(&id) },
-				keyOf: func(id *string) []any { return []any{*id} },
+			l := list[stray]{
+				what: "search " + table.name, columns: "SELECT " + table.columns + " FROM " + table.name, key: table.key,
+				scan:  func(row scanner) (r stray, err error) { return r, row.Scan(&r.id, &r.json, &r.text, &r.object) },
+				keyOf: func(r *stray) []any { return []any{r.id} },
 			}
-			for id, err := range l.rows(ctx, s.reads, &q, issuance.Page{}) {
+			for r, err := range l.rows(ctx, s.reads, &q, issuance.Page{}) {
 				if err != nil {
 					return rows, err
 				}
-				table.into[id] = true
+				if r.names(value) {
+					table.into[r.id] = true
+				}
 			}
 		}
 	}
 	return rows, nil
+}
+
+// stray is a row that may name a device.
+type stray struct {
+	id, json, text string
+	object         []byte
+}
+
+// names reports whether the row names the device with this serial number or UDID, and not merely one whose
+// name holds that one: what is erased of another device is lost.
+func (r *stray) names(value string) bool {
+	var v any
+	if json.Unmarshal([]byte(r.json), &v) != nil { // then it is empty, or nothing that was written as JSON
+		v = r.json
+	}
+	return valueNames(v, value) || namedIn(r.text, value) || namedIn(string(r.object), value)
+}
+
+// valueNames looks for a name in every text of a JSON value.
+func valueNames(v any, name string) bool {
+	switch v := v.(type) {
+	case string:
+		return namedIn(v, name)
+	case []any:
+		return slices.ContainsFunc(v, func(one any) bool { return valueNames(one, name) })
+	case map[string]any:
+		for _, one := range v {
+			if valueNames(one, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// namedIn reports whether a text or an object in DER holds a name as a whole: between other characters than
+// letters and digits, or behind its length. UDIDs compare without case, and lists write them either way.
+func namedIn(text, name string) bool {
+	text, name = lowerASCII(text), lowerASCII(name)
+	isWord := func(b byte) bool { return b >= '0' && b <= '9' || b >= 'a' && b <= 'z' }
+	for from := 0; ; {
+		at := strings.Index(text[from:], name)
+		if at < 0 {
+			return false
+		}
+		at += from
+		end := at + len(name)
+		begins, ends := at == 0 || !isWord(text[at-1]), end == len(text) || !isWord(text[end])
+		if begins && ends || at > 0 && int(text[at-1]) == len(name) {
+			return true
+		}
+		from = at + 1
+	}
+}
+
+// lowerASCII keeps every byte where it is, also of what is no text.
+func lowerASCII(text string) string {
+	b := []byte(text)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + ('a' - 'A')
+		}
+	}
+	return string(b)
 }
 
 // forgetting is one device being forgotten.
@@ -123,6 +193,10 @@ func (f *forgetting) run(rows found, revoke bool) error {
 		if _, err := f.t.exec(statement, id); err != nil {
 			return err
 		}
+	}
+	// Conflicts of other devices, with which a list once took this one for.
+	if _, err := f.t.exec(`DELETE FROM device_conflicts WHERE said <> '' AND (said = ? OR lower(said) = ?)`, f.device.Serial, udidKey(f.device.UDID)); err != nil {
+		return err
 	}
 	row := audit.Row{Action: audit.DeviceForgotten, Device: id, Detail: map[string]string{
 		"evidence": strconv.Itoa(f.done.Evidence), "certificates": strconv.Itoa(f.done.Certificates), "auditRows": strconv.Itoa(f.done.AuditRows)}}
@@ -238,20 +312,25 @@ func (f *forgetting) eraseRows(rows *found) error {
 		}
 		f.done.AuditRows += int(n)
 	}
-	return f.forgetOrders()
+	return f.forgetOrders(rows)
 }
 
 // forgetOrders takes serial numbers and UDIDs out of the orders that named them.
-func (f *forgetting) forgetOrders() error {
+func (f *forgetting) forgetOrders(rows *found) error {
 	var orders []string
-	err := f.t.rows(func(row scanner) error {
+	add := func(row scanner) error {
 		var id string
 		err := row.Scan(&id)
 		orders = append(orders, id)
 		return err
-	}, `SELECT order_id FROM certificates WHERE device = ?`, string(f.device.ID))
-	if err != nil {
+	}
+	if err := f.t.rows(add, `SELECT order_id FROM certificates WHERE device = ?`, string(f.device.ID)); err != nil {
 		return err
+	}
+	for id := range rows.evidence { // of orders that came to nothing
+		if err := f.t.rows(add, `SELECT id FROM orders WHERE id = (SELECT order_id FROM evidence WHERE id = ?)`, id); err != nil {
+			return err
+		}
 	}
 	for _, id := range orders {
 		sealed, err := f.store.seal.seal(nil, id)

@@ -244,3 +244,82 @@ func TestADeviceIsNotForgottenWhileItsCertificateIsIssued(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestForgettingErasesNothingOfADeviceWithALongerName(t *testing.T) {
+	s := openAt(t, newPath(t))
+	b := storetest.NewBench(t, s)
+	ctx := t.Context()
+	lists, err := s.ImportDevices(ctx, b.Operator(), issuance.Import{Source: "csv:fleet", Listings: []issuance.Listing{
+		{Serial: forgetSerial[:4], UDID: forgetUDID[:10]}, {Serial: forgetSerial[1:]}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := b.Issued()
+	_, value := b.Mint()
+	answer := storetest.AnswerFor(b.Pending(value))
+	answer.Evidence.Object = append([]byte{0x0c, byte(len(forgetSerial))}, forgetSerial+"0"...)
+	if _, err := s.AnswerChallenge(ctx, b.Call(), answer); err != nil {
+		t.Fatal(err)
+	}
+	before := traces(t, s)
+	for _, device := range lists {
+		if done, err := s.ForgetDevice(ctx, b.Operator(), device.Device, true); err != nil || done.Evidence != 0 {
+			t.Fatalf("done %+v, %v", done, err)
+		}
+	}
+	e, err := s.Evidence(ctx, kept.Evidence)
+	if err != nil || e.Facts == nil || e.Object == nil {
+		t.Errorf("evidence of another device: %+v, %v", e, err)
+	}
+	if left := traces(t, s); len(left) < len(before)-2 { // its own row of the inventory, and of the audit
+		t.Errorf("named in %v before, in %v now", before, left)
+	}
+}
+
+func TestForgettingFindsOtherSpellingsAndOtherDevicesConflicts(t *testing.T) {
+	s := openAt(t, newPath(t))
+	b := storetest.NewBench(t, s)
+	ctx := t.Context()
+	list := func(source string, l issuance.Listing) issuance.ImportResult {
+		t.Helper()
+		results, err := s.ImportDevices(ctx, b.Operator(), issuance.Import{Source: source, Listings: []issuance.Listing{l}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return results[0]
+	}
+	list("csv:other", issuance.Listing{Serial: "OTHER", UDID: "OTHERS"})
+	if r := list("csv:fleet", issuance.Listing{Serial: "OTHER", UDID: forgetUDID}); r.Conflict != issuance.UDIDDiffers {
+		t.Fatalf("import %+v", r)
+	}
+	device := list("csv:fleet", issuance.Listing{Serial: "C02XK9", UDID: strings.ToLower(forgetUDID)}).Device
+	_, value := b.Mint()
+	answer := storetest.AnswerFor(b.Pending(value)) // refused, by its UDID alone
+	answer.Refusal = &issuance.Refusal{Check: "bound-udid"}
+	answer.Evidence.Failed, answer.Evidence.Facts.Identifiers = "bound-udid", answer.Evidence.Facts.Identifiers[1:]
+	answer.Evidence.Object = append([]byte{0x0c, byte(len(forgetUDID))}, forgetUDID+"0\x03"...)
+	answered, err := s.AnswerChallenge(ctx, b.Call(), answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unread := answer // only the object names it, and a sequence follows there: its tag is the digit 0
+	_, value = b.Mint()
+	unread.Order, unread.Evidence.Facts = b.Pending(value).ID, nil
+	if _, err := s.AnswerChallenge(ctx, b.Call(), unread); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ForgetDevice(ctx, b.Operator(), device, true); err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.Evidence(ctx, answered.Evidence)
+	if err != nil || e.Facts != nil || e.Object != nil {
+		t.Errorf("evidence %+v, %v", e, err)
+	}
+	order, err := s.Order(ctx, answered.ID)
+	if err != nil || order.Identifier.Value != "" {
+		t.Errorf("the order still names %q, %v", order.Identifier.Value, err)
+	}
+	if left := traces(t, s); len(left) != 0 {
+		t.Errorf("still named in %v", left)
+	}
+}
