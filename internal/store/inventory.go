@@ -129,7 +129,10 @@ func (s *Store) importInto(t *tx, call issuance.Call, old issuance.Device, l *is
 	if state == policy.Expected && old.State == policy.Active { // a list does not know what the device did since
 		state = ""
 	}
-	if state != "" && state != old.State && !(in.Automatic && written(d.Sources[issuance.StateSource])) {
+	// Whoever said that a device is lost or retired, in a list of his own perhaps, is not contradicted by a
+	// list that nobody chose.
+	stays := written(d.Sources[issuance.StateSource]) || (old.State == policy.Lost || old.State == policy.Retired) && !own(issuance.StateSource)
+	if state != "" && state != old.State && !(in.Automatic && stays) {
 		d.State, d.Sources[issuance.StateSource] = state, source
 	}
 	if len(d.Labels) > issuance.MaxLabels || issuance.LabelBytes(d.Labels) > issuance.MaxLabelBytes {
@@ -152,7 +155,7 @@ func (s *Store) importInto(t *tx, call issuance.Call, old issuance.Device, l *is
 
 // written reports whether a person wrote a value down.
 func written(s issuance.Source) bool {
-	return strings.HasPrefix(s.From, "operator") || strings.HasPrefix(s.From, "token:")
+	return s.From == "operator" || strings.HasPrefix(s.From, "operator:") || strings.HasPrefix(s.From, "token:")
 }
 
 // SetDeviceState says where a device that is at ifRevision (0: at any) stands from now on, and revokes its

@@ -179,6 +179,37 @@ var inventoryTests = map[string]func(*testing.T, *Bench){
 			t.Errorf("device %+v", d)
 		}
 	},
+	"AListThatNobodyChoseTakesNoDeviceBack": func(t *testing.T, b *Bench) {
+		automatic := func(source string, state policy.State) policy.State {
+			t.Helper()
+			results, err := b.ImportDevices(b.ctx(), b.Operator(), issuance.Import{Source: source, Automatic: true, Listings: []issuance.Listing{{Serial: "S1", State: state}}})
+			b.ok(err)
+			return b.device(results[0].Device).State
+		}
+		b.imported("csv:fleet", changes(issuance.ImportAdded), issuance.Listing{Serial: "S1"})
+		for _, state := range []policy.State{policy.Lost, policy.Retired} {
+			b.imported("csv:stolen", changes(issuance.ImportUpdated), issuance.Listing{Serial: "S1", State: state})
+			if got := automatic("folder:fleet.csv", policy.Expected); got != state {
+				t.Errorf("it was %s, and a list makes it %s", state, got)
+			}
+			b.imported("csv:stolen", changes(issuance.ImportUpdated), issuance.Listing{Serial: "S1", State: policy.Expected})
+			if got := automatic("folder:fleet.csv", state); got != state {
+				t.Errorf("a list that says %s makes it %s", state, got)
+			}
+			if got := automatic("folder:fleet.csv", policy.Expected); got != policy.Expected {
+				t.Errorf("a list takes back what it said itself: %s", got)
+			}
+		}
+		// A name that a list gives itself makes nobody of it.
+		b.imported("operators:list", changes(issuance.ImportUpdated), issuance.Listing{Serial: "S1", Labels: map[string]string{"room": "1"}})
+		_, err := b.ImportDevices(b.ctx(), b.Operator(), issuance.Import{Source: "folder:fleet.csv", Automatic: true, Listings: []issuance.Listing{{Serial: "S1", Labels: map[string]string{"room": "2"}}}})
+		b.ok(err)
+		d, err := b.DeviceLike(b.ctx(), "S1", "")
+		b.ok(err)
+		if d.Labels["room"] != "2" {
+			t.Errorf("device %+v", d)
+		}
+	},
 	"AttestedValuesBeatLists": func(t *testing.T, b *Bench) {
 		id := b.Issued().Device // heldDevice, which nobody lists
 		if d := b.device(id); d.Listed() || !d.Attested || !d.SeenAt.Equal(b.Now.Truncate(time.Microsecond)) {
