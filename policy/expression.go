@@ -139,9 +139,12 @@ func (l *language) compile(place, text string) (*expression, error) {
 	if err := checkVersions(checked); err != nil {
 		return nil, err
 	}
-	var err error
+	patterns, err := checkPatterns(checked)
+	if err != nil {
+		return nil, err
+	}
 	x.program, err = l.env.Program(checked, cel.EvalOptions(cel.OptOptimize, cel.OptPartialEval),
-		cel.CostLimit(expressionCost), cel.InterruptCheckFrequency(interruptChecks))
+		cel.CostLimit(expressionCost), cel.CostTracking(patterns), cel.InterruptCheckFrequency(interruptChecks))
 	if err != nil {
 		return nil, err
 	}
