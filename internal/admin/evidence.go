@@ -187,7 +187,7 @@ func (a *API) exportEvidence(ctx context.Context, in *EvidencePath) (*rawAnswer,
 		}
 	}
 	var zip bytes.Buffer
-	if err := evidence.Write(&zip, &b); errors.Is(err, evidence.ErrNoObject) {
+	if err := evidence.Write(&zip, &b); errors.Is(err, evidence.ErrNoObject) || errors.Is(err, evidence.ErrNoChain) {
 		return nil, refuse(http.StatusConflict, "evidence-object", "%v", err)
 	} else if err != nil {
 		return nil, err

@@ -43,6 +43,13 @@ func TestEvidenceIsListedShownAndVerifiedAgain(t *testing.T) {
 	wantRefused(t, err, http.StatusNotFound, "not-found")
 }
 
+func TestWhatProvesNothingIsNotExported(t *testing.T) {
+	r := newRig(t, nil)
+	cert := r.bench.Issued() // its object is no attestation
+	_, err := r.client(admin.EvidenceRead).ExportEvidence(t.Context(), string(cert.Evidence))
+	wantRefused(t, err, http.StatusConflict, "evidence-object")
+}
+
 func TestExportHoldsTheAuditOnlyForThoseWhoMaySeeIt(t *testing.T) {
 	r := newRig(t, nil)
 	cert := r.issuedOn(standInObject(t))

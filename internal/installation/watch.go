@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"assay/internal/inventory"
@@ -105,7 +106,7 @@ func (w *listWatch) look(ctx context.Context) error {
 // read takes one list and moves it to where it belongs then. A failure of the store leaves it for the next
 // look.
 func (w *listWatch) read(ctx context.Context, name string, size int64) error {
-	f, err := os.Open(filepath.Join(w.dir, name))
+	f, err := w.open(name)
 	if err != nil {
 		return err
 	}
@@ -145,6 +146,28 @@ func (w *listWatch) read(ctx context.Context, name string, size int64) error {
 	}
 	w.log.Info("list of devices read", attrs...)
 	return nil
+}
+
+// open opens a list, and nothing that has taken its name since the look: a pipe would be waited for
+// without end, and a link would have the server read a file of its own into a report.
+func (w *listWatch) open(name string) (*os.File, error) {
+	path := filepath.Join(w.dir, name)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := f.Stat()
+	if err == nil && !opened.Mode().IsRegular() {
+		err = errors.New("it is no regular file")
+	}
+	named, lstatErr := os.Lstat(path)
+	if err == nil && (lstatErr != nil || !os.SameFile(opened, named)) {
+		err = errors.New("it is a link, or was replaced just now")
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // move puts a list into a folder under a name that is not taken there.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -159,5 +160,42 @@ func TestAListThatTheStoreCouldNotTakeIsReadAgain(t *testing.T) {
 	w.lookTwice(t)
 	if got := devicesIn(t, w); len(got) != 250 || len(in(doneFolder)) != 1 {
 		t.Errorf("%d devices, done %v", len(got), in(doneFolder))
+	}
+}
+
+func TestWhatTakesTheNameOfAListIsNotRead(t *testing.T) {
+	w, put, in := watching(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("serial\nS1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, replace := range map[string]func(string) error{
+		"link.csv": func(path string) error { return os.Symlink(secret, path) },
+		"pipe.csv": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		put(name, "serial\nS1\n")
+		path := filepath.Join(w.dir, name)
+		if err := w.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(path), replace(path)); err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan error, 1)
+		go func() { read <- w.read(t.Context(), name, 10) }()
+		select {
+		case err := <-read:
+			if err == nil {
+				t.Errorf("%s was read", name)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s is waited for", name)
+		}
+	}
+	if got := devicesIn(t, w); len(got) != 0 {
+		t.Errorf("devices %v", got)
+	}
+	if got := slices.Concat(in(doneFolder), in(failedFolder)); len(got) != 0 {
+		t.Errorf("moved %v", got)
 	}
 }
