@@ -583,3 +583,27 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+// overMeanwhile is a context whose time ends while an expression is evaluated.
+type overMeanwhile struct {
+	context.Context
+	looks int
+}
+
+func (c *overMeanwhile) Err() error {
+	if c.looks++; c.looks > 1 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func TestADecisionWhoseTimeEndsMeanwhileRefuses(t *testing.T) {
+	p, err := Parse("test", []byte("{version: 1, outcomes: [{outcome: issue, when: 'order.kind == \"code\"'}]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := p.Decide(&overMeanwhile{Context: t.Context()}, sound())
+	if d.Outcome != Refuse || d.Refused().Check != CheckTime {
+		t.Errorf("decision %+v", d)
+	}
+}
