@@ -168,6 +168,34 @@ var holdTests = map[string]func(*testing.T, *Bench){
 			t.Errorf("held after use: %+v", next)
 		}
 	},
+	"AClaimTakesNoApprovalThatIsOverOrOfAnotherDirectory": func(t *testing.T, b *Bench) {
+		_, value := b.Mint()
+		h := b.HeldFor(b.Ready(value), heldDevice)
+		b.approve(h.ID)
+		account, created, err := b.RegisterAccount(b.ctx(), b.Call(), issuance.Account{Directory: "other", JWK: []byte("{}"), Thumbprint: "tp"})
+		b.ok(err)
+		if !created {
+			t.Fatal("the account is not new")
+		}
+		elsewhere, otherValue := b.Mint(func(m *issuance.Mint) { m.Directory = "other" })
+		o, err := b.CreateOrder(b.ctx(), b.Call(), issuance.NewOrder{Account: account.ID, Directory: "other", Token: "t",
+			Identifier: issuance.Identifier{Type: "permanent-identifier", Value: otherValue, Kind: policy.ByCode}})
+		b.ok(err)
+		o, err = b.AnswerChallenge(b.ctx(), b.Call(), AnswerFor(o))
+		b.ok(err)
+		_, err = b.BeginIssue(b.ctx(), b.Call(), b.ApprovedClaimFor(o, h.ID))
+		b.wantError(err, issuance.ErrApprovalTaken)
+		b.wantCode(elsewhere.ID, issuance.CodeUnused)
+
+		b.Now = b.Now.Add(time.Hour - time.Minute)
+		code, value := b.Mint()
+		o = b.Ready(value)
+		b.Now = b.Now.Add(time.Minute)
+		_, err = b.BeginIssue(b.ctx(), b.Call(), b.ApprovedClaimFor(o, h.ID))
+		b.wantError(err, issuance.ErrApprovalTaken)
+		b.wantCode(code.ID, issuance.CodeUnused)
+		b.wantHold(h.ID, issuance.HoldApproved)
+	},
 	"OfManyClaimsOneGetsTheApproval": func(t *testing.T, b *Bench) {
 		_, value := b.Mint()
 		h := b.HeldFor(b.Ready(value), heldDevice)
