@@ -84,7 +84,7 @@ func (s *Store) history(ctx context.Context, now time.Time, subject issuance.Sub
 			(SELECT count(*) FROM certificates WHERE device = ?1 AND status = 'valid' AND not_after > ?2),
 			(SELECT ifnull(max(issued_at), 0) FROM certificates WHERE device = ?1),
 			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL),
-			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL AND device IS NOT ?1),
+			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL AND (device IS NULL OR device IS NOT ?1)),
 			(SELECT count(*) FROM (SELECT 1 FROM audit WHERE code = ?4 AND id >= ?5 AND outcome = 'refused' AND order_id IS NOT NULL LIMIT ?7))
 				+ (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE device = ?1 AND id >= ?6 AND outcome <> 'issue' AND code IS NOT ?4 LIMIT ?7))
 		FROM (SELECT 1) LEFT JOIN documents ON documents.code = ?4

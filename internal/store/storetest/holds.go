@@ -279,8 +279,19 @@ var holdTests = map[string]func(*testing.T, *Bench){
 		if c := look(); c.Device != nil || c.History.KeyOtherDevices != 1 || c.History.DeviceCertificates != 0 {
 			t.Errorf("another device with the same key: %+v", c)
 		}
+		nameless, namelessValue := b.Mint() // under User Enrollment, say
+		_, reserved := b.Claimed(namelessValue)
+		unnamed := CompletionFor(reserved)
+		unnamed.Attested = issuance.Device{Attested: true}
+		_, err := b.CompleteIssue(b.ctx(), b.Operator(), unnamed)
+		b.ok(err)
+		c, err = b.Circumstances(b.ctx(), b.Now, issuance.Subject{Directory: Directory, Verified: true, Code: nameless.ID, SPKISHA256: reserved.SPKISHA256})
+		b.ok(err)
+		if c.History.KeyCertificates != 1 || c.History.KeyOtherDevices != 1 {
+			t.Errorf("the key of a device that nobody knows, again: %+v", c.History)
+		}
 		subject.Serial = heldDevice.Serial
-		_, err := b.RevokeCertificate(b.ctx(), b.Operator(), issuance.Revocation{Certificate: issued.ID})
+		_, err = b.RevokeCertificate(b.ctx(), b.Operator(), issuance.Revocation{Certificate: issued.ID})
 		b.ok(err)
 		if c := look(); c.History.DeviceCertificates != 1 || c.History.DeviceValid != 0 {
 			t.Errorf("after revocation: %+v", c.History)
