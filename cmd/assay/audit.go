@@ -15,7 +15,9 @@ import (
 )
 
 type auditCommand struct {
-	List auditList `cmd:"" help:"List what was done and refused."`
+	List       auditList       `cmd:"" help:"List what was done and refused."`
+	Verify     auditVerify     `cmd:"" help:"Verify that nothing was changed, deleted or put in another order."`
+	Checkpoint auditCheckpoint `cmd:"" help:"Print the newest seal, to be kept elsewhere."`
 }
 
 type auditList struct {

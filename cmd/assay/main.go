@@ -100,7 +100,7 @@ type cli struct {
 
 	Device      deviceCommand      `cmd:"" group:"Find out why:" help:"List, show and label devices; register what their MDM knows."`
 	Evidence    evidenceCommand    `cmd:"" group:"Find out why:" help:"List, show, verify again and export what devices proved themselves with."`
-	Audit       auditCommand       `cmd:"" group:"Find out why:" help:"List what was done and refused."`
+	Audit       auditCommand       `cmd:"" group:"Find out why:" help:"List what was done and refused; verify that nothing was changed."`
 	Attestation attestationCommand `cmd:"" group:"Find out why:" help:"Inspect and verify attestation objects."`
 }
 

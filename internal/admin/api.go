@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -39,6 +40,8 @@ type Config struct {
 	Directories []string
 	// Roots are the attestation roots that are accepted today, by format, to verify evidence again.
 	Roots map[string][]attest.Root
+	// AuditKey verifies the seals of the audit trail. nil: the routes for that say so.
+	AuditKey ed25519.PublicKey
 	// Organization is who profiles say that they are from; Trust are the CA certificates (DER) that they
 	// bring along. ProfileKey signs them with the first certificate of ProfileChain; nil: unsigned.
 	Organization string

@@ -1,6 +1,8 @@
 package admin_test
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"net/http"
 	"testing"
 
@@ -127,4 +129,30 @@ func TestDeviceIsShownWholeAndForgotten(t *testing.T) {
 		_, err := r.client(scope).ForgetDevice(t.Context(), string(cert.Device), true)
 		wantRefused(t, err, http.StatusForbidden, "scope-missing")
 	}
+}
+
+func TestAuditIsVerifiedWhereItIsSealed(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, func(c *admin.Config) { c.AuditKey = key.Public().(ed25519.PublicKey) })
+	api := r.client(admin.AuditRead)
+	_, err = api.Checkpoint(t.Context(), 0)
+	wantRefused(t, err, http.StatusNotFound, "not-found")
+	r.bench.Issued()
+	if _, err := r.store.SealAudit(t.Context(), r.Now(), key); err != nil {
+		t.Fatal(err)
+	}
+	got := must[admin.AuditVerification](t)(api.VerifyAudit(t.Context(), 0))
+	if got.Seals != 1 || got.Rows < 5 || len(got.Faults) != 0 || got.Next != 0 || !key.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(got.PublicKey)) {
+		t.Errorf("%+v", got)
+	}
+	if seal := must[admin.Checkpoint](t)(api.Checkpoint(t.Context(), 1)); seal.Number != 1 || seal.Text == "" {
+		t.Errorf("%+v", seal)
+	}
+	_, err = api.VerifyAudit(t.Context(), 99)
+	wantRefused(t, err, http.StatusNotFound, "not-found")
+	_, err = newRig(t, nil).client(admin.AuditRead).VerifyAudit(t.Context(), 0)
+	wantRefused(t, err, http.StatusConflict, "audit-sealed")
 }

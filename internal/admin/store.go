@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"iter"
 
@@ -93,6 +94,13 @@ type Tokens interface {
 // Audit reads the audit trail.
 type Audit interface {
 	Audit(ctx context.Context, f audit.Filter) iter.Seq2[audit.Row, error]
+	// Seal returns a seal by its number; LastSeal the newest, nil if there is none.
+	Seal(ctx context.Context, number int64) (audit.Seal, error)
+	LastSeal(ctx context.Context) (*audit.Seal, error)
+	// CheckSeals checks the seals behind a number, at most so many.
+	CheckSeals(ctx context.Context, key ed25519.PublicKey, after int64, most int) ([]audit.Fault, []audit.Seal, error)
+	// UnsealedAudit counts rows that are not sealed yet, and those that no program of ours wrote.
+	UnsealedAudit(ctx context.Context) (unsealed, strange int64, err error)
 }
 
 // Store is everything that the API keeps and reads.

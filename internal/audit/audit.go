@@ -5,8 +5,10 @@
 // the row commits to them by a salted hash. Without the salt, which is erased with the values, a
 // short value such as a serial number could be guessed from the commitment.
 //
-// VerifyPersonal refuses values that are not those that a row was written with. The rows themselves
-// are not chained: that none was changed or taken away rests on the store, which only appends.
+// Rows are sealed in batches soon after they were committed: a Merkle tree over each batch, and a signed seal
+// that names the one before. VerifyPersonal refuses values that are not those that a row was written with,
+// and Seal.Check finds rows that were changed, deleted or put in another order. Rows that are not sealed yet
+// rest on the store, which only appends.
 package audit
 
 import (

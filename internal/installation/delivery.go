@@ -3,6 +3,7 @@ package installation
 import (
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -153,6 +154,11 @@ func (i *Installation) newAPI(d *deliveries, syncs *abm.Runner, log *slog.Logger
 	if config.Roots, err = i.Roots(); err != nil {
 		return nil, err
 	}
+	key, err := auditKey(i.Dir)
+	if err != nil {
+		return nil, err
+	}
+	config.AuditKey = key.Public().(ed25519.PublicKey)
 	if config.Trust, err = i.profileTrust(); err != nil {
 		return nil, err
 	}

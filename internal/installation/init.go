@@ -229,6 +229,9 @@ func (o *InitOptions) secrets(dir string, result *InitResult) error {
 	if err := writeNew(dataKeyPath(dir), []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
 		return err
 	}
+	if _, err := makeAuditKey(auditKeyPath(dir)); err != nil {
+		return err
+	}
 	servingKey, err := ca.GenerateKey(ca.P256)
 	if err != nil {
 		return err

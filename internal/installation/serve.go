@@ -2,6 +2,7 @@ package installation
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -92,6 +93,10 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	key, err := auditKey(i.Dir)
+	if err != nil {
+		return err
+	}
 	acme, err := i.newServer(ctx, running, policies, o.Log)
 	if err != nil {
 		return err
@@ -125,7 +130,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := writeURLs(i.Dir, running); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	return i.run(ctx, fronts, acme, deliveries, policies, syncs, running, o)
+	return i.run(ctx, fronts, acme, beside{deliveries, policies, syncs, key}, running, o)
 }
 
 // openFronts opens the listeners that are configured, the one for ACME first.
@@ -178,22 +183,31 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 	return nil
 }
 
-// run serves until the context ends, with the periodic upkeep beside it.
-func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Server, deliveries *deliveries, policies map[string]*livePolicy, syncs *abm.Runner, running *Running, o ServeOptions) error {
+// beside is what a server works with beside requests.
+type beside struct {
+	deliveries *deliveries
+	policies   map[string]*livePolicy
+	syncs      *abm.Runner // nil: there is no source to be in step with
+	auditKey   ed25519.PrivateKey
+}
+
+// run serves until the context ends, with the periodic work beside it.
+func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Server, b beside, running *Running, o ServeOptions) error {
 	for _, w := range running.Warnings {
 		o.Log.Warn(w)
 	}
 	periodic, stopPeriodic := context.WithCancel(ctx)
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, o.Log) })
-	working.Go(func() { watchPolicies(periodic, policies) })
+	working.Go(func() { watchPolicies(periodic, b.policies) })
+	working.Go(func() { i.sealAudit(periodic, b.auditKey, o.Log) })
 	working.Go(func() { i.watchLists(periodic, o.Log) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
 	working.Go(func() {
-		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error { return deliveries.work(ctx, i, o.Log) })
+		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error { return b.deliveries.work(ctx, i, o.Log) })
 	})
-	if syncs != nil { // by itself: a sync may take minutes
-		working.Go(func() { everyMinute(periodic, o.Log, "inventory", syncs.RunDue) })
+	if b.syncs != nil { // by itself: a sync may take minutes
+		working.Go(func() { everyMinute(periodic, o.Log, "inventory", b.syncs.RunDue) })
 	}
 	failed := fronts.serve()
 	o.Log.Info("serving", "url", running.BaseURL, "listen", fronts.all[0].listener.Addr().String(), "directories", slices.Sorted(maps.Keys(running.Directories)))

@@ -56,6 +56,9 @@ func (s *Store) record(t *tx, call issuance.Call, r audit.Row, p audit.Personal)
 	if err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
+	if _, err := t.exec(`INSERT INTO audit_places (audit) VALUES (?)`, string(id)); err != nil {
+		return fmt.Errorf("write place of audit row: %w", err)
+	}
 	if salt != nil {
 		_, err = t.exec(`INSERT INTO audit_personal (audit, salt, "values") VALUES (?, ?, ?)`, string(id), salt, string(values))
 		if err != nil {
@@ -148,15 +151,16 @@ func (s *Store) Audit(ctx context.Context, f audit.Filter) iter.Seq2[audit.Row, 
 	q.and("a.order_id = (SELECT order_id FROM certificates WHERE id = ?)", f.Certificate, f.Certificate != "") // has the index
 	q.and("a.device = ?", f.Device, f.Device != "")
 	q.plain("a.outcome = 'refused'", f.Refused)
-	const columns = `SELECT a.id, a.time, a.action, a.outcome, a.directory, ifnull(a.account, ''), ifnull(a.order_id, ''),
-		ifnull(a.code, ''), ifnull(a.certificate, ''), ifnull(a.device, ''), ifnull(a.issuer, ''), a.failed, a.detail,
-		a.commitment, p.salt, ifnull(p."values", '') FROM audit AS a LEFT JOIN audit_personal AS p ON p.audit = a.id`
+	const columns = `SELECT ` + auditColumns + `, p.salt, ifnull(p."values", '') FROM audit AS a LEFT JOIN audit_personal AS p ON p.audit = a.id`
 	l := list[audit.Row]{
 		what: "list audit rows", columns: columns, key: "a.id",
 		scan: scanAudit, keyOf: func(r *audit.Row) []any { return []any{r.ID} },
 	}
 	return l.rows(ctx, s.reads, &q, issuance.Page{After: f.After, Limit: f.Limit})
 }
+
+const auditColumns = `a.id, a.time, a.action, a.outcome, a.directory, ifnull(a.account, ''), ifnull(a.order_id, ''),
+		ifnull(a.code, ''), ifnull(a.certificate, ''), ifnull(a.device, ''), ifnull(a.issuer, ''), a.failed, a.detail, a.commitment`
 
 func scanAudit(row scanner) (audit.Row, error) {
 	var r audit.Row

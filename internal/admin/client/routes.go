@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"assay/internal/admin"
@@ -272,4 +273,21 @@ func (c *Client) OpenAPI(ctx context.Context) ([]byte, error) {
 func (c *Client) Healthy(ctx context.Context) error {
 	_, err := c.do(ctx, request{method: http.MethodGet, path: "/healthz"}, nil)
 	return err
+}
+
+// VerifyAudit verifies the part of the audit trail behind a seal (0: from the start).
+func (c *Client) VerifyAudit(ctx context.Context, after int64) (admin.AuditVerification, error) {
+	return one[admin.AuditVerification](ctx, c, request{method: http.MethodGet, path: "/audit/verification", query: params("after", number(after))})
+}
+
+// Checkpoint returns a seal of the audit trail as text, by its number (0: the newest).
+func (c *Client) Checkpoint(ctx context.Context, of int64) (admin.Checkpoint, error) {
+	return one[admin.Checkpoint](ctx, c, request{method: http.MethodGet, path: "/audit/checkpoint", query: params("number", number(of))})
+}
+
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
 }

@@ -1,0 +1,89 @@
+package installation
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// sealInterval is how often the audit is sealed: what was committed since can still be changed unseen.
+const sealInterval = 5 * time.Second
+
+const pemPrivateKey = "PRIVATE KEY"
+
+func auditKeyPath(dir string) string { return filepath.Join(dir, keysFolder, "audit.key") }
+
+// auditKey is the key that seals the audit, made when it is first asked for.
+func auditKey(dir string) (ed25519.PrivateKey, error) {
+	path := auditKeyPath(dir)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeAuditKey(path)
+	} else if err != nil {
+		return nil, fmt.Errorf("read audit key: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read audit key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, &ConfigError{fmt.Errorf("read audit key: %s can be read by others: chmod 600 it", path)}
+	}
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != pemPrivateKey {
+		return nil, &ConfigError{fmt.Errorf("read audit key: %s holds no PEM private key", path)}
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, ok := parsed.(ed25519.PrivateKey)
+	if err != nil || !ok {
+		return nil, &ConfigError{fmt.Errorf("read audit key: %s holds no Ed25519 key", path)}
+	}
+	return key, nil
+}
+
+func makeAuditKey(path string) (ed25519.PrivateKey, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeNew(path, pem.EncodeToMemory(&pem.Block{Type: pemPrivateKey, Bytes: der}), 0o600); errors.Is(err, fs.ErrExist) {
+		return auditKey(filepath.Dir(filepath.Dir(path))) // another process was first
+	} else if err != nil {
+		return nil, fmt.Errorf("make audit key: %w", err)
+	}
+	return key, nil
+}
+
+// sealAudit seals the audit until the context ends, and then once more.
+func (i *Installation) sealAudit(ctx context.Context, key ed25519.PrivateKey, log *slog.Logger) {
+	ticker := time.NewTicker(sealInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
+			defer cancel()
+			if _, err := i.Store.SealAudit(last, i.now(), key); err != nil {
+				log.Error("seal audit", "error", err)
+			}
+			return
+		case <-ticker.C:
+			if _, err := i.Store.SealAudit(ctx, i.now(), key); err != nil && ctx.Err() == nil {
+				log.Error("seal audit", "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,41 @@
+-- Seals of the audit trail. Times, ids and optional values as in the first schema.
+
+-- +goose Up
+
+-- In which order audit rows were committed: their ids only tell when the request came.
+CREATE TABLE audit_places (
+    seq   INTEGER PRIMARY KEY AUTOINCREMENT,
+    audit TEXT NOT NULL, -- id of the row
+    leaf  BLOB CHECK (leaf IS NULL OR length(leaf) = 32) -- hash of the row; NULL until it is sealed
+) STRICT;
+INSERT INTO audit_places (audit) SELECT id FROM audit ORDER BY id;
+
+-- Chained, signed checkpoints over what was committed.
+CREATE TABLE audit_seals (
+    number     INTEGER PRIMARY KEY CHECK (number > 0), -- without gaps
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL CHECK (last_seq >= first_seq),
+    root       BLOB    NOT NULL CHECK (length(root) = 32),
+    previous   BLOB    NOT NULL CHECK (length(previous) = 32), -- hash of the seal before; zeros for the first
+    sealed_at  INTEGER NOT NULL,
+    signature  BLOB    NOT NULL
+) STRICT;
+
+-- +goose StatementBegin
+CREATE TRIGGER audit_places_no_delete BEFORE DELETE ON audit_places
+BEGIN
+    SELECT RAISE(ABORT, 'audit rows are never deleted');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER audit_seals_no_update BEFORE UPDATE ON audit_seals
+BEGIN
+    SELECT RAISE(ABORT, 'seals are never changed');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER audit_seals_no_delete BEFORE DELETE ON audit_seals
+BEGIN
+    SELECT RAISE(ABORT, 'seals are never deleted');
+END;
+-- +goose StatementEnd

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"crypto/ed25519"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"assay/internal/audit"
+	"assay/internal/issuance"
+)
+
+// sealBatch is how many rows one seal is over at most: enrolments wait for it that long.
+const sealBatch = 500
+
+// SealAudit seals what was committed since the last seal, in batches, off the path of requests. It returns
+// how many rows it sealed. Of several servers that seal at once, one wins each batch.
+func (s *Store) SealAudit(ctx context.Context, now time.Time, key ed25519.PrivateKey) (sealed int, err error) {
+	for {
+		before, err := s.LastSeal(ctx)
+		if err != nil {
+			return sealed, err
+		}
+		rows, err := s.sealable(ctx, before)
+		if err != nil || len(rows) == 0 {
+			return sealed, err
+		}
+		err = s.seal1(ctx, now, key, before, rows)
+		if errors.Is(err, issuance.ErrConflict) {
+			return sealed, nil // another server was first
+		} else if err != nil {
+			return sealed, err
+		}
+		sealed += len(rows)
+	}
+}
+
+// sealable reads the rows behind the last seal.
+func (s *Store) sealable(ctx context.Context, before *audit.Seal) ([]audit.Sealed, error) {
+	after := int64(0)
+	if before != nil {
+		after = before.Last
+	}
+	return s.sealedRows(ctx, after, after+sealBatch)
+}
+
+// sealedRows reads rows by their place: those behind after, up to last.
+func (s *Store) sealedRows(ctx context.Context, after, last int64) ([]audit.Sealed, error) {
+	var rows []audit.Sealed
+	err := s.reads.rows(ctx, func(row scanner) error {
+		var one audit.Sealed
+		var at sql.NullInt64
+		var detail, id, action, outcome, directory, failed, values sql.NullString
+		r := &one.Row
+		err := row.Scan(&one.Seq, &one.Leaf, &r.ID, &id, &at, &action, &outcome, &directory, &r.Account, &r.Order, &r.Code, &r.Certificate,
+			&r.Device, &r.Issuer, &failed, &detail, &r.Commitment, &r.Salt, &values)
+		if err == nil && values.Valid {
+			r.Personal = new(audit.Personal)
+			err = json.Unmarshal([]byte(values.String), r.Personal)
+		}
+		if err != nil {
+			return err
+		}
+		one.Gone = !id.Valid
+		r.Time, r.Action, r.Outcome, r.Directory, r.Check = timeOf(at.Int64), audit.Action(action.String), audit.Outcome(outcome.String), directory.String, failed.String
+		r.Detail, err = labelsOf(detail.String)
+		rows = append(rows, one)
+		return err
+	}, `SELECT o.seq, o.leaf, o.audit, `+auditColumns+`, p.salt, p."values" FROM audit_places AS o
+			LEFT JOIN audit AS a ON a.id = o.audit LEFT JOIN audit_personal AS p ON p.audit = a.id
+		WHERE o.seq > ? AND o.seq <= ? ORDER BY o.seq`, after, last)
+	if err != nil {
+		return nil, fmt.Errorf("read audit rows to seal: %w", err)
+	}
+	return rows, nil
+}
+
+// seal1 stores the seal over some rows, and their hashes. issuance.ErrConflict if another one did.
+func (s *Store) seal1(ctx context.Context, now time.Time, key ed25519.PrivateKey, before *audit.Seal, rows []audit.Sealed) error {
+	seal := audit.Seal{Number: 1, First: rows[0].Seq, Last: rows[len(rows)-1].Seq, SealedAt: timeOf(stamp(now))}
+	if before != nil {
+		seal.Number, seal.Previous = before.Number+1, before.Hash()
+	}
+	leaves := make([]audit.Hash, len(rows))
+	for i := range rows {
+		leaves[i] = audit.Leaf(rows[i].Seq, &rows[i].Row)
+	}
+	seal.Root = audit.Root(leaves)
+	seal.Sign(key)
+	return s.change(ctx, issuance.Call{Now: now}, "seal audit", func(t *tx) error {
+		n, err := t.exec(`INSERT INTO audit_seals (number, first_seq, last_seq, root, previous, sealed_at, signature) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			seal.Number, seal.First, seal.Last, seal.Root[:], seal.Previous[:], stamp(seal.SealedAt), seal.Signature)
+		if err == nil && n == 0 {
+			return keep(issuance.ErrConflict)
+		}
+		for i := range rows {
+			if err == nil {
+				_, err = t.exec(`UPDATE audit_places SET leaf = ? WHERE seq = ?`, leaves[i][:], rows[i].Seq)
+			}
+		}
+		return err
+	})
+}
+
+const sealColumns = `number, first_seq, last_seq, root, previous, sealed_at, signature`
+
+func scanSeal(row scanner) (audit.Seal, error) {
+	var s audit.Seal
+	var root, previous []byte
+	var at int64
+	err := row.Scan(&s.Number, &s.First, &s.Last, &root, &previous, &at, &s.Signature)
+	copy(s.Root[:], root)
+	copy(s.Previous[:], previous)
+	s.SealedAt = timeOf(at)
+	return s, notFound(err)
+}
+
+// LastSeal returns the newest seal; nil if there is none.
+func (s *Store) LastSeal(ctx context.Context) (*audit.Seal, error) {
+	seal, err := scanSeal(s.reads.row(ctx, `SELECT `+sealColumns+` FROM audit_seals ORDER BY number DESC LIMIT 1`))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read seal: %w", err)
+	}
+	return &seal, nil
+}
+
+// Seal returns a seal by its number.
+func (s *Store) Seal(ctx context.Context, number int64) (audit.Seal, error) {
+	seal, err := scanSeal(s.reads.row(ctx, `SELECT `+sealColumns+` FROM audit_seals WHERE number = ?`, number))
+	if err != nil {
+		return seal, fmt.Errorf("read seal %d: %w", number, err)
+	}
+	return seal, nil
+}
+
+// CheckSeals holds the seals behind a number, at most so many, against their rows and each other. It returns
+// what is wrong, and the seals that it checked.
+func (s *Store) CheckSeals(ctx context.Context, key ed25519.PublicKey, after int64, most int) (faults []audit.Fault, seals []audit.Seal, err error) {
+	var before *audit.Seal
+	if after > 0 {
+		one, err := s.Seal(ctx, after)
+		if err != nil {
+			return nil, nil, err
+		}
+		before = &one
+	}
+	err = s.reads.rows(ctx, func(row scanner) error {
+		one, err := scanSeal(row)
+		seals = append(seals, one)
+		return err
+	}, `SELECT `+sealColumns+` FROM audit_seals WHERE number > ? ORDER BY number LIMIT ?`, after, most)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read seals: %w", err)
+	}
+	for i := range seals {
+		rows, err := s.sealedRows(ctx, seals[i].First-1, seals[i].Last)
+		if err != nil {
+			return nil, nil, err
+		}
+		faults = append(faults, seals[i].Check(before, rows, key)...)
+		before = &seals[i]
+	}
+	return faults, seals, nil
+}
+
+// UnsealedAudit counts the rows that are not sealed yet, and those that never got a place among the others:
+// nobody who writes by this program leaves such.
+func (s *Store) UnsealedAudit(ctx context.Context) (unsealed, strange int64, err error) {
+	err = s.reads.row(ctx, `SELECT
+			(SELECT count(*) FROM audit_places WHERE seq > ifnull((SELECT max(last_seq) FROM audit_seals), 0)),
+			(SELECT count(*) FROM audit) - (SELECT count(*) FROM audit_places)`).Scan(&unsealed, &strange)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count unsealed audit rows: %w", err)
+	}
+	return unsealed, strange, nil
+}
