@@ -20,8 +20,17 @@ import (
 // policyCheck is how often the files of policies are looked at for changes.
 const policyCheck = time.Second
 
+// fileState is what shows that a file changed.
+type fileState struct {
+	modified int64 // nanoseconds since 1970
+	size     int64
+}
+
+func stateOf(info os.FileInfo) fileState { return fileState{info.ModTime().UnixNano(), info.Size()} }
+
 // livePolicy is the policy of one directory, read again when its file changes. A new one takes over at
-// once and whole, and only if it passes every check; else the last good one stays.
+// once and whole, and only if it passes every check; else the last good one stays. A file is read once it
+// has not changed between two looks: half a policy may well be one, without its last conditions and tests.
 type livePolicy struct {
 	directory string
 	path      string
@@ -29,9 +38,9 @@ type livePolicy struct {
 	log       *slog.Logger
 
 	current atomic.Pointer[policy.Policy]
-	read    time.Time // modification of the file that was last read, also in vain
-	size    int64
-	logged  string // the fault that the log has; "" while all is well
+	read    fileState // of the file that was last read, also in vain
+	seen    fileState // at the look before
+	logged  string    // the fault that the log has; "" while all is well
 }
 
 // policies reads the policies of the directories that name one. A faulty one is a *ConfigError.
@@ -85,12 +94,17 @@ func (l *livePolicy) load() (*policy.Policy, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil {
-		l.read, l.size = info.ModTime(), info.Size()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
 	}
+	l.read = stateOf(info)
 	text, err := io.ReadAll(io.LimitReader(f, policy.MaxSize+1))
 	if err != nil {
 		return nil, err
+	}
+	if info, err = f.Stat(); err != nil || stateOf(info) != l.read {
+		return nil, errors.Join(err, errors.New("the file is just being written"))
 	}
 	p, err := policy.Parse(strings.TrimSuffix(filepath.Base(l.path), ".yaml"), text)
 	if err != nil {
@@ -113,12 +127,20 @@ func (l *livePolicy) use(p *policy.Policy) {
 // refresh reads the file again if it changed.
 func (l *livePolicy) refresh() {
 	info, err := os.Stat(l.path)
-	if err == nil && info.ModTime().Equal(l.read) && info.Size() == l.size {
+	if err == nil && stateOf(info) == l.read {
+		return
+	}
+	if err == nil && stateOf(info) != l.seen { // it may still be written
+		l.seen = stateOf(info)
 		return
 	}
 	var p *policy.Policy
 	if err == nil {
 		p, err = l.load()
+	}
+	if err == nil && l.read != l.seen { // it was replaced since: the next look tells more
+		l.seen, l.read = l.read, fileState{}
+		return
 	}
 	if err != nil {
 		if l.logged != err.Error() {

@@ -56,10 +56,11 @@ func TestAPolicyTakesOverOnlyIfItPassesItsChecks(t *testing.T) {
 	}
 	l := live["default"]
 	inUse := func() policy.Version { return l.current.Load().Version() }
+	refresh := func() { l.refresh(); l.refresh() } // the first sees that it changed, the second that it stopped
 	first := inUse()
 	for _, bad := range []string{"outcomes: [", "outcomes: [{outcome: issue, profile: none}]", "outcomes: [{outcome: issue}]\ntests: [{name: t, expect: hold}]"} {
 		writePolicy(t, dir, bad)
-		l.refresh()
+		refresh()
 		if inUse() != first || l.logged == "" {
 			t.Fatalf("%q took over", bad)
 		}
@@ -67,14 +68,43 @@ func TestAPolicyTakesOverOnlyIfItPassesItsChecks(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "p.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	l.refresh()
+	refresh()
 	if inUse() != first || l.logged == "" {
 		t.Fatal("a policy whose file is gone went with it")
 	}
 	writePolicy(t, dir, "outcomes: [{outcome: refuse}]")
-	l.refresh()
+	refresh()
 	if inUse() == first || l.logged != "" {
 		t.Fatal("a good policy did not take over")
+	}
+}
+
+// What is written first may be a policy by itself: without a score, say.
+func TestAPolicyIsNotReadWhileItIsWritten(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
+	writePolicy(t, dir, "outcomes: [{outcome: refuse}]")
+	live, err := opened(t, dir).policies(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := live["default"]
+	first := l.current.Load().Version()
+	path := filepath.Join(dir, "p.yaml")
+	written := "version: 1\noutcomes:\n- outcome: issue\n"
+	for _, more := range []string{"", "  score: 1\n", "  when: device.known\n"} {
+		written += more
+		if err := os.WriteFile(path, []byte(written), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l.refresh()
+		if l.current.Load().Version() != first {
+			t.Fatalf("%q took over", written)
+		}
+	}
+	l.refresh()
+	if string(l.current.Load().Text()) != written {
+		t.Errorf("in use is %s", l.current.Load().Text())
 	}
 }
 
