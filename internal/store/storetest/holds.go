@@ -155,6 +155,10 @@ var holdTests = map[string]func(*testing.T, *Bench){
 		if used := b.wantHold(h.ID, issuance.HoldUsed); used.Order != o.ID {
 			t.Errorf("hold %+v", used)
 		}
+		for _, approve := range []bool{true, false} { // nothing can be said of it any more
+			_, err = b.SayOfHold(b.ctx(), b.Operator(), h.ID, 0, issuance.Word{Approve: approve, By: "operator:test"})
+			b.wantError(err, issuance.ErrConflict)
+		}
 		code, value := b.Mint()
 		if c := b.around(heldDevice, code); c.Approval != nil {
 			t.Errorf("approval %+v after it was used", c.Approval)
