@@ -156,3 +156,10 @@ func TestAuditIsVerifiedWhereItIsSealed(t *testing.T) {
 	_, err = newRig(t, nil).client(admin.AuditRead).VerifyAudit(t.Context(), 0)
 	wantRefused(t, err, http.StatusConflict, "audit-sealed")
 }
+
+func TestAListedDeviceHasAName(t *testing.T) {
+	r := newRig(t, nil)
+	token, _ := r.token(admin.DevicesWrite)
+	answer, body := r.do("POST", "/devices/import", token, `{"source":"csv:fleet","devices":[{"serial":"S1"},{"labels":{"owner":"sam"}}]}`)
+	r.wantProblem(answer, body, 422, "device-named")
+}
