@@ -15,6 +15,10 @@ func (d *Declarer) render(r *issuance.Rendering, now time.Time) error {
 	if r.Device.Serial == "" && r.Device.UDID == "" {
 		return refuse(CheckDeviceNamed, "no device is named: give its serial number or UDID")
 	}
+	// A code for a device that is refused by the same name at finalize would only look like help.
+	if r.Device.Barred() {
+		return refuse(CheckDeviceState, "device %s is %s, and gets nothing: `assay device expect` takes it back", deviceName(r.Device), r.Device.State)
+	}
 	t, err := d.Templates.Get(r.Template)
 	if err != nil {
 		return &RefusedError{Check: CheckTemplateKnown, Text: err.Error(), Err: err}
