@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"assay/internal/admin"
 	"assay/internal/admin/client"
+	"assay/internal/lifetime"
 )
 
 type decisionHeld struct {
@@ -99,8 +101,8 @@ func noSuchHold() error {
 type decisionApprove struct {
 	connection
 	holdName
-	For   string `placeholder:"AGE" help:"How long the approval lives unused, e.g. 8h, 7d. Default: as the policy has it."`
-	Renew bool   `help:"Also renew the device's credential and push it, so that the device tries again."`
+	For   lifetimeFlag `placeholder:"AGE" help:"How long the approval lives unused, e.g. 8h, 7d. Default: as the policy has it."`
+	Renew bool         `help:"Also renew the device's credential and push it, so that the device tries again."`
 }
 
 func (decisionApprove) Help() string {
@@ -130,7 +132,11 @@ func (c *decisionApprove) Run(ctx context.Context, term *terminal, g *globals) e
 	if c.Renew && h.Credential == "" {
 		return noBecause(withHint(fmt.Errorf("%s belongs to no credential that could be renewed", h.ID), "approve it without --renew"))
 	}
-	if h, err = api.ApproveHold(ctx, h.ID, c.For); err != nil {
+	lives := ""
+	if c.For != 0 {
+		lives = lifetime.Text(time.Duration(c.For))
+	}
+	if h, err = api.ApproveHold(ctx, h.ID, lives); err != nil {
 		return refusedInput(err)
 	}
 	if c.Renew {

@@ -117,6 +117,7 @@ func (a *API) deviceData(ctx context.Context, in *DevicePath) (*deviceDataAnswer
 		if err != nil {
 			return nil, err
 		}
+		conflict.OtherSerial = "" // somebody else's
 		d.Conflicts = append(d.Conflicts, conflict)
 	}
 	for row, err := range a.config.Store.Audit(ctx, audit.Filter{Device: string(id), Limit: maxData + 1}) {
@@ -181,7 +182,7 @@ type forgottenDevice struct{ Body ForgottenDevice }
 func (a *API) forgetDevice(ctx context.Context, in *forgetDeviceInput) (*forgottenDevice, error) {
 	done, err := a.config.Store.ForgetDevice(ctx, a.call(ctx), issuance.DeviceID(in.Device), in.Body.Revoke)
 	if has, ok := errors.AsType[*issuance.HasCertificatesError](err); ok {
-		return nil, refuse(http.StatusConflict, "certificates-revoked", "the device has %d valid certificates, which could not be found again to revoke them: ask for revoke", has.Valid)
+		return nil, refuse(http.StatusConflict, "certificates-revoked", "the device has valid certificates (%d), which could not be found again to revoke them: ask for revoke", has.Valid)
 	} else if err != nil {
 		return nil, err
 	}
