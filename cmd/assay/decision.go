@@ -29,7 +29,7 @@ type decisionCommand struct {
 type decisionList struct {
 	connection
 	Since   lifetimeFlag `placeholder:"AGE" help:"Only decisions younger than this, e.g. 2h, 7d."`
-	Outcome string       `enum:",issue,hold,refuse" default:"" help:"Only decisions with this outcome (issue, hold, refuse)."`
+	Outcome string       `enum:",issue,hold,refuse" default:"" placeholder:"OUTCOME" help:"Only decisions with this outcome (issue, hold, refuse)."`
 	Device  string       `placeholder:"DEVICE" help:"Only decisions about this device: serial number, UDID or id."`
 	Code    string       `placeholder:"CODE" help:"Only decisions on orders with this code, by its id (code_…)."`
 }

@@ -81,7 +81,7 @@ type deviceList struct {
 	connection
 	Serial string `placeholder:"S" help:"Only the device with this serial number."`
 	UDID   string `name:"udid" placeholder:"U" help:"Only the device with this UDID."`
-	State  string `enum:",expected,active,lost,retired,unlisted" default:"" help:"Only devices that stand there (expected, active, lost, retired, or unlisted: they attested themselves, and nobody lists them)."`
+	State  string `enum:",expected,active,lost,retired,unlisted" default:"" placeholder:"STATE" help:"Only devices that stand there (expected, active, lost, retired, or unlisted: they attested themselves, and nobody lists them)."`
 	Label  string `placeholder:"NAME=VALUE" help:"Only devices with this label."`
 }
 
