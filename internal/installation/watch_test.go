@@ -113,6 +113,9 @@ func TestAListWithFaultsIsReported(t *testing.T) {
 	}
 	var reports strings.Builder
 	for _, name := range failed {
+		if list, isReport := strings.CutSuffix(name, ".report.csv"); isReport && !slices.Contains(failed, list) {
+			t.Errorf("%s is not named for the list beside it: %v", name, failed)
+		}
 		if strings.HasSuffix(name, ".report.csv") {
 			data, err := os.ReadFile(filepath.Join(w.dir, failedFolder, name))
 			if err != nil {
@@ -197,5 +200,19 @@ func TestWhatTakesTheNameOfAListIsNotRead(t *testing.T) {
 	}
 	if got := slices.Concat(in(doneFolder), in(failedFolder)); len(got) != 0 {
 		t.Errorf("moved %v", got)
+	}
+}
+
+func TestAListThatIsTooLargeIsNotTaken(t *testing.T) {
+	w, put, in := watching(t)
+	put("huge.csv", "serial\nS1\n")
+	if err := w.read(t.Context(), "huge.csv", maxWatched+1); err != nil {
+		t.Fatal(err)
+	}
+	if got := devicesIn(t, w); len(got) != 0 {
+		t.Errorf("devices %v", got)
+	}
+	if got := in(failedFolder); len(got) != 2 { // the list and its report
+		t.Errorf("in %s: %v", failedFolder, got)
 	}
 }
