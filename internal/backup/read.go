@@ -85,6 +85,9 @@ func (s *source) Read(p []byte) (int, error) {
 // manifest says. Nothing of it may be relied on before read returns without an error: only then is it known
 // that nothing is missing. Faults of the backup are *Unusable.
 func read(ctx context.Context, in io.Reader, identities []age.Identity, progress func(Progress), begin func(*Manifest) error, put func(File, io.Reader) error) (*Manifest, error) {
+	if progress == nil {
+		progress = func(Progress) {}
+	}
 	s := &source{ctx: ctx, in: in}
 	buffered := bufio.NewReader(s)
 	m, err := readProtected(buffered, identities, progress, begin, put)
