@@ -12,7 +12,7 @@
 // then makes what was restored safe to serve (store.MarkRestored).
 //
 // WARNING: age proves that a file is whole, not who wrote it: whoever knows a recipient can make a backup
-// for it. Compare the SHA-256 that Take's caller printed, or trust where the file was kept.
+// for it. Compare the file's SHA-256 with one that was kept elsewhere, or trust where the file was kept.
 package backup
 
 import (

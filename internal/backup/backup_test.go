@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"assay/internal/ca"
 	"assay/internal/installation"
 	"assay/internal/issuance"
+	"assay/internal/store"
 
 	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
@@ -83,6 +85,7 @@ func TestBackupUnderLoadIsAnInstallationAgain(t *testing.T) {
 	// Used after the backup, which has it as unused.
 	_, err = original.enrol(t.Context(), unused)
 	ok(t, err)
+	published := original.crl(t).Number
 	original.stop()
 
 	dir, r := restored(t, data)
@@ -100,6 +103,9 @@ func TestBackupUnderLoadIsAnInstallationAgain(t *testing.T) {
 	}
 	if code, err := copied.Store.Code(t.Context(), unusedID); err != nil || code.Status != issuance.CodeRevoked {
 		t.Errorf("code is %s, %v", code.Status, err)
+	}
+	if crl := copied.crl(t); crl.Number.Cmp(new(big.Int).Add(published, big.NewInt(store.CRLJump-1))) <= 0 {
+		t.Errorf("CRL %d was published before the restore, and then %d", published, crl.Number)
 	}
 	fresh, _, err := copied.mint(t.Context())
 	ok(t, err)
@@ -203,6 +209,41 @@ func TestTooLargeAFileIsRefused(t *testing.T) {
 	ok(t, errors.Join(f.Truncate(64<<20+1), f.Close()))
 	_, err = backup.Take(t.Context(), dir, io.Discard, backup.Options{Recipients: []age.Recipient{key().Recipient()}, Now: time.Now})
 	if err == nil || !strings.Contains(err.Error(), "recording.bin is larger than 64 MiB") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTooMuchBesideTheDatabaseIsRefused(t *testing.T) {
+	dir := initialized(t)
+	for n := range 5 {
+		f, err := os.Create(filepath.Join(dir, fmt.Sprintf("recording-%d.bin", n)))
+		ok(t, err)
+		ok(t, errors.Join(f.Truncate(60<<20), f.Close()))
+	}
+	_, err := backup.Take(t.Context(), dir, io.Discard, backup.Options{Recipients: []age.Recipient{key().Recipient()}, Now: time.Now})
+	if err == nil || !strings.Contains(err.Error(), "larger than 256 MiB together") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestOneRestoreIntoAFolderAtATime(t *testing.T) {
+	data, _ := taken(t, initialized(t))
+	dir := t.TempDir()
+	var second error
+	once := sync.OnceFunc(func() { _, second = restore(t, data, dir) })
+	_, err := restore(t, data, dir, func(o *backup.RestoreOptions) { o.Progress = func(backup.Progress) { once() } })
+	ok(t, err)
+	if second == nil || !strings.Contains(second.Error(), "another restore into it is running") {
+		t.Errorf("the second restore: %v", second)
+	}
+}
+
+func TestRestoreThatDoesNotFitIsRefusedAtOnce(t *testing.T) {
+	data, _ := taken(t, initialized(t))
+	f := takenApart(t, data)
+	f.file(0)["size"] = int64(1) << 60
+	_, err := restore(t, f.putTogether(t), filepath.Join(t.TempDir(), "new"))
+	if err == nil || !strings.Contains(err.Error(), "MiB are free there") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	cryptorand "crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -219,6 +223,22 @@ func (r *running) enrol(ctx context.Context, code string) (*x509.Certificate, er
 		return nil, err
 	}
 	return result.Certificate, nil
+}
+
+// crl is the CRL that relying parties get.
+func (r *running) crl(t *testing.T) *x509.RevocationList {
+	t.Helper()
+	issuers, err := r.Store.Issuers(t.Context())
+	ok(t, err)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots}}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Get(fmt.Sprintf("%s/crl/%s/0", r.url, issuers[0].ID))
+	ok(t, err)
+	der, err := io.ReadAll(response.Body)
+	ok(t, errors.Join(err, response.Body.Close()))
+	crl, err := x509.ParseRevocationList(der)
+	ok(t, err)
+	return crl
 }
 
 // files are the files of a folder with their content.
