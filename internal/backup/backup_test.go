@@ -170,16 +170,22 @@ func TestKeysAreNeverWrittenUnencrypted(t *testing.T) {
 	pem, err := os.ReadFile(filepath.Join(dir, "keys/issuing.key"))
 	ok(t, err)
 	ok(t, os.WriteFile(filepath.Join(dir, "copy-of-a-key.txt"), pem, 0o600)) // is told by its content
+	// Told by what names it.
+	ok(t, os.WriteFile(filepath.Join(dir, "edr.secrets"), []byte("whsec_c2VjcmV0"), 0o600))
+	config, err := os.ReadFile(filepath.Join(dir, "assay.yaml"))
+	ok(t, err)
+	config = append(config, "opinion: {url: 'https://edr.example.com', secretFile: edr.secrets}\n"...)
+	ok(t, os.WriteFile(filepath.Join(dir, "assay.yaml"), config, 0o600))
 	data, m := taken(t, dir, func(o *backup.Options) { o.Recipients, o.NoKeys = nil, true })
 	_, err = backup.Verify(t.Context(), bytes.NewReader(data), nil, nil)
 	ok(t, err)
 	copied, _ := restored(t, data)
 	for name, content := range files(t, copied) {
-		if strings.HasPrefix(name, "keys/") || strings.Contains(content, "PRIVATE KEY") {
+		if strings.HasPrefix(name, "keys/") || strings.Contains(content, "PRIVATE KEY") || strings.Contains(content, "whsec_") {
 			t.Errorf("%s is in a backup without keys", name)
 		}
 	}
-	if m.Keys || len(m.NotCopied) != 6 {
+	if m.Keys || len(m.NotCopied) != 7 {
 		t.Errorf("keys %v, not copied %+v", m.Keys, m.NotCopied)
 	}
 }

@@ -118,8 +118,10 @@ var forgeries = map[string]func(*forgery){
 	"a missing file":                 func(f *forgery) { f.entries = f.entries[:len(f.entries)-1] },
 	"a file that the manifest lacks": func(f *forgery) { f.manifest["files"] = f.manifest["files"].([]any)[:5] },
 	"files in another order":         func(f *forgery) { f.entries[1], f.entries[2] = f.entries[2], f.entries[1] },
+	"a file under another name":      func(f *forgery) { f.entries[1].header.Name = "other.yaml" },
 	"a symbolic link": func(f *forgery) {
-		f.entries[1] = entry{tar.Header{Typeflag: tar.TypeSymlink, Name: f.entries[1].header.Name, Linkname: "/etc/passwd"}, nil}
+		f.add("certs/link.pem", nil)
+		f.entries[len(f.entries)-1].header = tar.Header{Typeflag: tar.TypeSymlink, Name: "certs/link.pem", Linkname: "/etc/passwd"}
 	},
 	"no configuration":                   func(f *forgery) { f.file(1)["path"], f.entries[1].header.Name = "other.yaml", "other.yaml" },
 	"no database":                        func(f *forgery) { f.file(0)["path"], f.entries[0].header.Name = "other.db", "other.db" },
