@@ -34,6 +34,9 @@ type Ended struct {
 	CRLs      int64 `json:"crls"`      // CRLs whose number was raised
 }
 
+// offline marks statements that may read whole tables: nobody waits while a database is being restored.
+const offline = " /* offline */"
+
 // MarkRestored makes a database from a backup safe to serve, before anybody uses it. The backup has
 // forgotten what was used up since: a code, an order and an approval could give a second certificate, a
 // nonce could be spent again, a token that was revoked would open again. So all of these end, CRL
@@ -89,7 +92,7 @@ func restoredRow(r Restoring, e Ended) audit.Row {
 // answers under idempotency keys, which may hold codes that end now.
 func (s *Store) forgetRequests(t *tx) error {
 	for _, table := range []string{"nonce_keys", "nonces", "idempotency_keys"} {
-		if _, err := t.exec(`DELETE FROM ` + table); err != nil {
+		if _, err := t.exec(`DELETE FROM ` + table + offline); err != nil {
 			return fmt.Errorf("forget %s: %w", table, err)
 		}
 	}
@@ -105,7 +108,7 @@ func (t *tx) raiseCRLs(shards int) (int64, error) {
 			return 0, fmt.Errorf("raise CRL numbers: %w", err)
 		}
 	}
-	return t.exec(`UPDATE crls SET number = number + ?, stale = 1`, CRLJump)
+	return t.exec(`UPDATE crls SET number = number + ?, stale = 1`+offline, CRLJump)
 }
 
 // endUnusedCodes revokes every code that the backup has as unused, also those that expired: the clock
@@ -117,7 +120,7 @@ func (s *Store) endUnusedCodes(t *tx, call issuance.Call) (int64, error) {
 		err := row.Scan(&id)
 		ids = append(ids, id)
 		return err
-	}, `SELECT id FROM codes WHERE status = 'unused'`)
+	}, `SELECT id FROM codes WHERE status = 'unused'`+offline)
 	if err != nil {
 		return 0, err
 	}
@@ -142,12 +145,12 @@ func (t *tx) endLiveOrders() (int64, error) {
 	}
 	return t.exec(`UPDATE orders SET status = 'invalid', authz = iif(authz = 'pending', 'invalid', authz), refusal = ?1,
 			challenge_refusal = iif(challenge = 'pending', ?1, challenge_refusal), challenge = iif(challenge = 'pending', 'invalid', challenge)
-		WHERE status = 'pending' OR status = 'ready'`, why)
+		WHERE status = 'pending' OR status = 'ready'`+offline, why)
 }
 
 // takeBackApprovals lets every approval that is not used up wait for a person again.
 func (t *tx) takeBackApprovals() (int64, error) {
-	return t.exec(`UPDATE holds SET status = 'held', decided_by = '', decided_at = 0, expires_at = 0, revision = revision + 1 WHERE status = 'approved'`)
+	return t.exec(`UPDATE holds SET status = 'held', decided_by = '', decided_at = 0, expires_at = 0, revision = revision + 1 WHERE status = 'approved'` + offline)
 }
 
 // endTokens revokes every token of the admin API.
@@ -158,7 +161,7 @@ func (s *Store) endTokens(t *tx, call issuance.Call) (int64, error) {
 		err := row.Scan(&id)
 		ids = append(ids, id)
 		return err
-	}, `UPDATE tokens SET revoked_at = ? WHERE revoked_at = 0 RETURNING id`, stamp(call.Now))
+	}, `UPDATE tokens SET revoked_at = ? WHERE revoked_at = 0 RETURNING id`+offline, stamp(call.Now))
 	if err != nil {
 		return 0, err
 	}
