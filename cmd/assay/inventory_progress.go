@@ -12,7 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// syncProgress shows how far a sync is: by a spinner where people watch, else by a line now and then.
+// syncProgress shows how far a sync, or another long piece of work, is: by a spinner where people watch, else by a line now and then.
 type syncProgress struct {
 	err   io.Writer
 	now   func() time.Time
@@ -37,10 +37,16 @@ func newSyncProgress(term *terminal, g *globals) *syncProgress {
 }
 
 func (p *syncProgress) show(run *admin.SyncRun) {
-	if run == nil || p.quiet {
+	if run != nil {
+		p.say(fmt.Sprintf("%s read, %d new, %d changed", syncText(run), run.New, run.Changed))
+	}
+}
+
+// say shows how far the work is, in a few words.
+func (p *syncProgress) say(text string) {
+	if p.quiet {
 		return
 	}
-	text := fmt.Sprintf("%s read, %d new, %d changed", syncText(run), run.New, run.Changed)
 	if p.bar != nil {
 		p.text.Store(&text)
 		return

@@ -89,6 +89,9 @@ type cli struct {
 	Token     tokenCommand     `cmd:"" group:"Run a server:" help:"Mint, list and revoke tokens of the admin API."`
 	Inventory inventoryCommand `cmd:"" group:"Run a server:" help:"Keep the inventory in step with Apple Business or School Manager."`
 
+	Backup  backupCommand  `cmd:"" group:"Run a server:" help:"Take an installation into one encrypted file; check such a file."`
+	Restore restoreCommand `cmd:"" group:"Run a server:" help:"Make an installation of a backup again."`
+
 	Opinion opinionCommand `cmd:"" group:"Run a server:" help:"Try the service outside that policies ask."`
 
 	Credential  credentialCommand  `cmd:"" group:"Give devices identities:" help:"Write templates; give devices their credentials, renew and withdraw them."`

@@ -17,6 +17,7 @@ import (
 
 	"assay/internal/installation"
 
+	"filippo.io/age"
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -33,13 +34,14 @@ func TestMain(m *testing.M) {
 //	let NAME REGEXP         sets NAME to the last output's first group that matches
 //	fields KEY…             the last output is JSON lines, each with exactly these keys
 //	expand FILE             replaces ${NAME} in a file
+//	agekey FILE             makes an age identity, and sets RECIPIENT to its recipient
 //	abm VERB …              a stand-in for Apple Business Manager (scriptABM)
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": scriptExits, "ready": scriptReady, "let": scriptLet, "fields": scriptFields, "expand": scriptExpand, "abm": scriptABM,
+			"exits": scriptExits, "ready": scriptReady, "let": scriptLet, "fields": scriptFields, "expand": scriptExpand, "abm": scriptABM, "agekey": scriptAgeKey,
 		},
 	})
 }
@@ -107,6 +109,16 @@ func scriptExpand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+func scriptAgeKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: agekey FILE")
+	}
+	identity, err := age.GenerateX25519Identity()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(identity.String()+"\n"), 0o600))
+	ts.Setenv("RECIPIENT", identity.Recipient().String())
 }
 
 // TestEveryCommandExplainsItself: what it does, an example that parses, and its exit codes.

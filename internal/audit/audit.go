@@ -60,8 +60,9 @@ const (
 	IssuerAdded              Action = "issuer.added"
 	IssuerActivated          Action = "issuer.activated"
 	CRLPublished             Action = "crl.published"
-	RequestRefused           Action = "request.refused"   // a refusal that changed nothing
-	StrangersRefused         Action = "strangers.refused" // refusals tied to nothing known, counted
+	InstallationRestored     Action = "installation.restored" // from a backup
+	RequestRefused           Action = "request.refused"       // a refusal that changed nothing
+	StrangersRefused         Action = "strangers.refused"     // refusals tied to nothing known, counted
 )
 
 // Outcome tells what was done from what was refused.

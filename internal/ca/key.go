@@ -42,20 +42,37 @@ func OpenKey(uri, baseDir string) (crypto.Signer, error) {
 	return key, nil
 }
 
-func openKeyFile(uri, baseDir string) (crypto.Signer, error) {
+// KeyFile is the file that a key URI names, a relative one taken from baseDir; "" for a key that is in no
+// file, such as one in a hardware module.
+func KeyFile(uri, baseDir string) (string, error) {
+	scheme, _, found := strings.Cut(uri, ":")
+	if !found {
+		return "", fmt.Errorf("%q is not a URI (file:PATH)", uri)
+	}
+	if !strings.EqualFold(scheme, "file") {
+		return "", nil
+	}
 	link, err := url.Parse(uri)
 	if err != nil || link.Host != "" || link.RawQuery != "" || link.Fragment != "" {
-		return nil, fmt.Errorf("%q is not file:PATH", uri)
+		return "", fmt.Errorf("%q is not file:PATH", uri)
 	}
 	path := link.Path
 	if link.Opaque != "" {
 		if path, err = url.PathUnescape(link.Opaque); err != nil {
-			return nil, fmt.Errorf("%q is not file:PATH", uri)
+			return "", fmt.Errorf("%q is not file:PATH", uri)
 		}
 		path = filepath.Join(baseDir, path)
 	}
 	if path == "" {
-		return nil, fmt.Errorf("%q names no file", uri)
+		return "", fmt.Errorf("%q names no file", uri)
+	}
+	return path, nil
+}
+
+func openKeyFile(uri, baseDir string) (crypto.Signer, error) {
+	path, err := KeyFile(uri, baseDir)
+	if err != nil {
+		return nil, err
 	}
 	data, err := readSecret(path)
 	if err != nil {

@@ -111,6 +111,7 @@ type Store interface {
 	RecordTokenUse(context.Context, issuance.Call, issuance.TokenUse) error
 
 	CleanUp(context.Context, time.Time) (store.Cleaned, error)
+	MarkRestored(context.Context, issuance.Call, store.Restoring) (store.Ended, error)
 	ApplyRetention(context.Context, time.Time, issuance.Retention) (issuance.Removed, error)
 	Audit(context.Context, audit.Filter) iter.Seq2[audit.Row, error]
 }
@@ -119,7 +120,7 @@ type Store interface {
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	for _, group := range []map[string]func(*testing.T, *Bench){
 		nonceTests, accountTests, orderTests, issuingTests, codeTests, certificateTests, upkeepTests,
-		renderingTests, withdrawingTests, fetchTests, supersedingTests, tokenTests, onceTests, pageTests, holdTests, inventoryTests, retentionTests,
+		renderingTests, withdrawingTests, fetchTests, supersedingTests, tokenTests, onceTests, pageTests, holdTests, inventoryTests, retentionTests, restoringTests,
 	} {
 		for _, name := range slices.Sorted(maps.Keys(group)) {
 			t.Run(name, func(t *testing.T) { group[name](t, NewBench(t, open(t))) })
