@@ -38,7 +38,7 @@ func TestNanoMDMSessionWorksAsTyped(t *testing.T) {
 	}
 	text := sessionOf(t, "docs/with-nanomdm.md", "Try it on one machine")
 	_, text, found := strings.Cut(text, "kmfddm@v0.8.3\n") // .ci/install installs them
-	if !found || strings.Count(text, " &\n") != 3 || !strings.HasSuffix(strings.TrimSpace(text), "# stops the three servers") {
+	if !found || strings.Count(text, " &\n") != 3 || !strings.HasSuffix(strings.TrimSpace(text), "kill %3 %2 %1") {
 		t.Fatalf("docs/with-nanomdm.md has another session:\n%s", text)
 	}
 	text = strings.Replace(text, "assay init --dir ./id ", "assay init --dir ./id --listen 127.0.0.1:8443 --admin-listen 127.0.0.1:8444 ", 1)
@@ -83,7 +83,7 @@ func TestNanoMDMSessionWorksAsTyped(t *testing.T) {
 	for _, want := range []string{
 		"enrolled with http://127.0.0.1", "the MDM has nothing for it", "took command DeclarativeManagement",
 		`enrolled for identity of assay\.cred_\w+\.asset`, "reported management.declarations security.certificate.list",
-		"reports it as installed", "certificate +[0-9a-f]{64} ", `(?m)^cert_\w+ +valid +FAKE00000001(.|\n)*^cert_\w+ +valid +FAKE00000001`,
+		"reports it as installed", "certificate +[0-9a-f]{64} ", `(?m)^cert_\w+ +valid, superseded +FAKE00000001(.|\n)*^cert_\w+ +valid +FAKE00000001`,
 		`removed identity of assay\.cred_\w+\.asset`,
 	} {
 		if !regexp.MustCompile(want).Match(out) {
