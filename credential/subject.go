@@ -33,6 +33,17 @@ func (a Attribute) OID() string {
 	return a[0]
 }
 
+// ShortName is how a device names an attribute type, by its dotted OID; the OID for one that it knows no
+// name of.
+func ShortName(oid string) string {
+	for name, known := range shortNames {
+		if known == oid {
+			return name
+		}
+	}
+	return oid
+}
+
 // Equal reports whether two subjects are written alike.
 func (s Subject) Equal(other Subject) bool {
 	return slices.EqualFunc(s, other, slices.Equal[[]Attribute])

@@ -1,13 +1,20 @@
 package policy
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"assay/internal/lifetime"
+)
 
 // Difference is what another decision on the same input makes of it.
 type Difference struct {
 	From, To Outcome
 	// Changed is whether the outcome, or what a certificate would get, is another one.
 	Changed bool
-	// Because are the requirements, signals and checks whose results differ, most telling first.
+	// Because are the requirements, signals and checks whose results differ, most telling first; then
+	// what else a certificate would get, such as "lifetime 90d → 1d".
 	Because []string
 }
 
@@ -52,8 +59,22 @@ func Compare(from, to Decision) Difference {
 			}
 		}
 	}
+	if from.Outcome == to.Outcome && from.Profile != to.Profile {
+		d.Because = append(d.Because, "profile "+cmp.Or(from.Profile, "of the directory")+" → "+cmp.Or(to.Profile, "of the directory"))
+	}
+	if from.Outcome == to.Outcome && from.Lifetime != to.Lifetime {
+		d.Because = append(d.Because, "lifetime "+lifetimeText(from.Lifetime)+" → "+lifetimeText(to.Lifetime))
+	}
 	if len(d.Because) == 0 {
 		d.Because = []string{"outcomes"}
 	}
 	return d
+}
+
+// lifetimeText is how long a certificate may live at most by the policy.
+func lifetimeText(d time.Duration) string {
+	if d == 0 {
+		return "of the profile"
+	}
+	return lifetime.Text(d)
 }

@@ -204,7 +204,7 @@ func (l *language) explain(issues *cel.Issues) string {
 		if name, rest, ok := strings.Cut(strings.TrimPrefix(message, "undeclared reference to '"), "'"); ok && strings.HasPrefix(message, "undeclared") {
 			_, guess, _ := strings.Cut(rest, " (did you mean ")
 			message = l.unknownName(name)
-			if guess != "" {
+			if guess != "" && !ofLabels(name) { // no other attribute is meant
 				message += ". Did you mean " + strings.TrimSuffix(guess, "?)") + "?"
 			}
 		} else if strings.Contains(message, "(version, string)") {
@@ -215,11 +215,17 @@ func (l *language) explain(issues *cel.Issues) string {
 	return strings.Join(lines, "; ")
 }
 
+// ofLabels reports whether an unknown name is that of a label, or of all labels: that is what the checker
+// names where a policy names no label at all.
+func ofLabels(name string) bool {
+	return strings.HasPrefix(name+".", deviceLabels) || strings.HasPrefix(name+".", codeLabels)
+}
+
 func (l *language) unknownName(name string) string {
 	switch {
 	case name == "has":
 		return "there is no has(): ask with known()"
-	case strings.HasPrefix(name, deviceLabels), strings.HasPrefix(name, codeLabels):
+	case ofLabels(name):
 		return fmt.Sprintf("there is no %s: labels that expressions read must be named under labels", name)
 	}
 	return fmt.Sprintf("there is no %s: `assay policy attributes` lists what there is", name)

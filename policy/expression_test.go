@@ -333,6 +333,7 @@ func TestParseNamesEveryFault(t *testing.T) {
 		"has":                  {"version: 1\nsignals: [{name: a, that: 'has(facts.osVersion)', points: 1}]\noutcomes: [{outcome: issue}]", []string{"ask with known()"}},
 		"known of a sum":       {"version: 1\nsignals: [{name: a, that: 'known(1 + 1)', points: 1}]\noutcomes: [{outcome: issue}]", []string{"known() asks about one attribute"}},
 		"unnamed label":        {"version: 1\nsignals: [{name: a, that: 'device.labels.ownr == \"x\"', points: 1}]\noutcomes: [{outcome: issue}]", []string{"must be named under labels"}},
+		"no label is named":    {"version: 1\nrequire: [{name: a, that: 'device.labels.foo == \"x\"', message: m}]\noutcomes: [{outcome: issue}]", []string{"must be named under labels"}},
 		"known is not written": {"version: 1\nsignals: [{name: a, that: '@known.facts.osVersion', points: 1}]\noutcomes: [{outcome: issue}]", []string{"requirement", "signal a"}[1:]},
 		"label":                {"version: 1\nlabels: [a, a, 'x y']\noutcomes: [{outcome: issue}]", []string{`"a" is named twice`, `"x y" is named twice, or no name`}},
 		"case":                 {"version: 1\noutcomes: [{outcome: issue}]\ntests:\n- {given: {facts.nothing: 1, device.known: 5}, expect: x}", []string{"a case has no name", `expect: "x"`, "there is no attribute", "device.known: must be a bool"}},
@@ -412,7 +413,9 @@ func TestCompareNamesWhatMadeTheDifference(t *testing.T) {
 		"nothing":     {decide("outcomes: [{outcome: issue}]"), Difference{From: Issue, To: Issue}},
 		"requirement": {decide("require: [{name: r, that: facts.sipEnabled, message: m}]", "outcomes: [{outcome: issue}]"), Difference{From: Issue, To: Refuse, Changed: true, Because: []string{"require:r", "signal:a"}}},
 		"signal":      {decide("signals: [{name: a, that: device.known, points: 2}]", "outcomes: [{outcome: issue, score: 5}, {outcome: hold}]"), Difference{From: Issue, To: Hold, Changed: true, Because: []string{"signal:a"}}},
-		"outcomes":    {decide("signals: [{name: a, that: device.known, points: 5}]", "outcomes: [{outcome: issue, lifetime: 1d}]"), Difference{From: Issue, To: Issue, Changed: true, Because: []string{"outcomes"}}},
+		"lifetime":    {decide("signals: [{name: a, that: device.known, points: 5}]", "outcomes: [{outcome: issue, lifetime: 1d}]"), Difference{From: Issue, To: Issue, Changed: true, Because: []string{"lifetime of the profile → 1d"}}},
+		"profile":     {decide("signals: [{name: a, that: device.known, points: 5}]", "outcomes: [{outcome: issue, profile: short}]"), Difference{From: Issue, To: Issue, Changed: true, Because: []string{"profile of the directory → short"}}},
+		"held":        {decide("signals: [{name: a, that: device.known, points: 5}]", "outcomes: [{outcome: hold, profile: short}]"), Difference{From: Issue, To: Hold, Changed: true, Because: []string{"outcomes"}}},
 	} {
 		if diff := cmp.Diff(test.want, Compare(issue, test.to)); diff != "" {
 			t.Errorf("%s: %s", name, diff)

@@ -61,7 +61,7 @@ func lineOf(c admin.Certificate) certificateLine {
 
 type certificateList struct {
 	connection
-	Status         string       `enum:",valid,expired,revoked,reserved,abandoned" default:"" help:"Only certificates of this status (valid, expired, revoked, reserved, abandoned)."`
+	Status         string       `enum:",valid,expired,revoked,reserved,abandoned" default:"" placeholder:"STATUS" help:"Only certificates of this status (valid, expired, revoked, reserved, abandoned)."`
 	Serial         string       `placeholder:"S" help:"Only certificates of the device with this attested serial number."`
 	NeverCollected bool         `help:"Only valid certificates that no device ever downloaded."`
 	ExpiringWithin lifetimeFlag `placeholder:"AGE" help:"Only valid certificates that end within this time, e.g. 30d."`

@@ -221,7 +221,7 @@ func (w *mintWriter) flush() error {
 
 type codeList struct {
 	connection
-	Status    string `enum:",unused,issuing,consumed,revoked,expired,exhausted" default:"" help:"Only codes of this status (unused, issuing, consumed, revoked, expired, exhausted)."`
+	Status    string `enum:",unused,issuing,consumed,revoked,expired,exhausted" default:"" placeholder:"STATUS" help:"Only codes of this status (unused, issuing, consumed, revoked, expired, exhausted)."`
 	Serial    string `placeholder:"S" help:"Only codes bound to this serial number."`
 	Directory string `placeholder:"NAME" help:"Only codes of this ACME directory."`
 }

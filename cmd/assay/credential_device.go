@@ -56,7 +56,7 @@ type credentialList struct {
 	connection
 	Device   string `placeholder:"DEVICE" help:"Only those of this device: its serial number, UDID or id (dev_…)."`
 	Template string `placeholder:"NAME" help:"Only those of this template."`
-	State    string `enum:",delivered,fetched,refused,enrolled,renewing,dead,withdrawn" default:"" help:"Only those in this state (delivered, fetched, refused, enrolled, renewing, dead, withdrawn)."`
+	State    string `enum:",delivered,fetched,refused,enrolled,renewing,dead,withdrawn" default:"" placeholder:"STATE" help:"Only those in this state (delivered, fetched, refused, enrolled, renewing, dead, withdrawn)."`
 }
 
 func (credentialList) Help() string {

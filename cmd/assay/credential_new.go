@@ -27,13 +27,13 @@ type credentialNew struct {
 // templateAnswers are what a template says, as flags and as the answers to questions.
 type templateAnswers struct {
 	Platform        []string `sep:"none" placeholder:"PLATFORM[:VERSION][,chip=NAME]" help:"Devices that it is for; may be repeated. Default: ios."`
-	Key             string   `enum:",P-256,P-384,P-521,RSA-2048,RSA-3072,RSA-4096" default:"" help:"Key: P-256 or P-384 in the Secure Enclave; P-521, RSA-2048, RSA-3072 or RSA-4096 in software. Default: P-384."`
+	Key             string   `enum:",P-256,P-384,P-521,RSA-2048,RSA-3072,RSA-4096" default:"" placeholder:"KEY" help:"Key: P-256 or P-384 in the Secure Enclave; P-521, RSA-2048, RSA-3072 or RSA-4096 in software. Default: P-384."`
 	Attest          *bool    `negatable:"" help:"Let Apple vouch for device and key. Default: yes for a key in the Secure Enclave."`
 	Subject         []string `sep:"none" placeholder:"TYPE=VALUE" help:"A part of the subject: C, L, ST, O, OU, CN or a dotted OID; may be repeated. Default: CN={device.serial}."`
 	Email           string   `placeholder:"ADDRESS" help:"E-mail address beside the subject (rfc822Name)."`
 	DNS             string   `name:"dns" placeholder:"NAME" help:"DNS name beside the subject (dNSName)."`
 	UPN             string   `name:"upn" placeholder:"NAME" help:"User principal name beside the subject (ntPrincipalName)."`
-	Authentication  string   `enum:",None,MDM" default:"" help:"Who may fetch the document: None, whoever has its unguessable URL; MDM, the device with its MDM identity. Default: None."`
+	Authentication  string   `enum:",None,MDM" default:"" placeholder:"WHO" help:"Who may fetch the document: None, whoever has its unguessable URL; MDM, the device with its MDM identity. Default: None."`
 	AllowUnattested *bool    `negatable:"" help:"Let devices without attestation enrol. Default: yes where nothing is attested."`
 	Directory       string   `placeholder:"NAME" help:"ACME directory that devices enrol at. Default: the only one, or 'default'."`
 }

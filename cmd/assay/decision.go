@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"assay/credential"
+	"assay/csr"
 	"assay/internal/admin"
 	"assay/internal/admin/client"
 	"assay/internal/lifetime"
@@ -27,7 +29,7 @@ type decisionCommand struct {
 type decisionList struct {
 	connection
 	Since   lifetimeFlag `placeholder:"AGE" help:"Only decisions younger than this, e.g. 2h, 7d."`
-	Outcome string       `enum:",issue,hold,refuse" default:"" help:"Only decisions with this outcome (issue, hold, refuse)."`
+	Outcome string       `enum:",issue,hold,refuse" default:"" placeholder:"OUTCOME" help:"Only decisions with this outcome (issue, hold, refuse)."`
 	Device  string       `placeholder:"DEVICE" help:"Only decisions about this device: serial number, UDID or id."`
 	Code    string       `placeholder:"CODE" help:"Only decisions on orders with this code, by its id (code_…)."`
 }
@@ -62,12 +64,16 @@ func (c *decisionList) Run(ctx context.Context, term *terminal, g *globals) erro
 	}
 	table := newTable(term.Out, "decisions", "ID", "TIME", "OUTCOME", "SCORE", "POLICY", "DEVICE", "CODE", "WHY")
 	return printList(term, g, api.Decisions(ctx, filter), table, func(d admin.Decision) []string {
-		return []string{d.ID, rfc3339(d.Time), string(d.Decided.Outcome), strconv.Itoa(d.Decided.Score), d.Decided.Policy.Name, d.Device, d.Code, whyOf(&d.Decided)}
+		return []string{d.ID, rfc3339(d.Time), string(d.Decided.Outcome), strconv.Itoa(d.Decided.Score), d.Decided.Policy.Name,
+			orNone(deviceText(d.Serial, d.UDID), d.Device), d.Code, whyOf(&d.Decided)}
 	})
 }
 
-// whyOf is what kept a decision from issuing; "" for one that issued.
+// whyOf is what kept a decision from issuing, or the word that let it; "" for one that issued by its score.
 func whyOf(d *policy.Decision) string {
+	if d.Approval != "" {
+		return "approved"
+	}
 	if failed := d.Refused(); failed != nil {
 		return failed.Check
 	}
@@ -223,6 +229,10 @@ func printInput(w io.Writer, d *admin.Decision) {
 		fmt.Fprintln(w, "\nWhat it rested on is not kept any more.")
 		return
 	}
+	if in.Request != nil {
+		fmt.Fprintln(w, "\nAsked for")
+		printRequest(w, in.Request)
+	}
 	if in.Facts != nil {
 		fmt.Fprintln(w, "\nAttested")
 		printFacts(w, in.Facts)
@@ -259,6 +269,26 @@ func printInput(w io.Writer, d *admin.Decision) {
 	if a := in.Approval; a != nil {
 		list.add("approved by", a.By, rfc3339(a.At))
 	}
+	list.flush()
+}
+
+// printRequest writes what the device asked for: of it a certificate gets what the certificate profile grants.
+func printRequest(w io.Writer, r *csr.Request) {
+	var rdns []string
+	for _, rdn := range r.Subject {
+		var parts []string
+		for _, a := range rdn {
+			parts = append(parts, credential.ShortName(a.Type)+"="+a.Value)
+		}
+		rdns = append(rdns, strings.Join(parts, "+"))
+	}
+	list := newFields(w)
+	list.add("subject", strings.Join(rdns, ", "))
+	for _, name := range r.AltNames {
+		list.add(string(name.Kind), name.Value)
+	}
+	list.add("extended key usages", strings.Join(r.ExtKeyUsage, " "))
+	list.add("key", fmt.Sprintf("%s, %d bits", r.KeyType, r.KeySize))
 	list.flush()
 }
 

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"assay/internal/admin"
 	"assay/internal/admin/client"
+	"assay/internal/lifetime"
 )
 
 type decisionHeld struct {
@@ -99,8 +101,8 @@ func noSuchHold() error {
 type decisionApprove struct {
 	connection
 	holdName
-	For   string `placeholder:"AGE" help:"How long the approval lives unused, e.g. 8h, 7d. Default: as the policy has it."`
-	Renew bool   `help:"Also renew the device's credential and push it, so that the device tries again."`
+	For   lifetimeFlag `placeholder:"AGE" help:"How long the approval lives unused, e.g. 8h, 7d. Default: as the policy has it."`
+	Renew bool         `help:"Also renew the device's credential and push it, so that the device tries again."`
 }
 
 func (decisionApprove) Help() string {
@@ -130,11 +132,16 @@ func (c *decisionApprove) Run(ctx context.Context, term *terminal, g *globals) e
 	if c.Renew && h.Credential == "" {
 		return noBecause(withHint(fmt.Errorf("%s belongs to no credential that could be renewed", h.ID), "approve it without --renew"))
 	}
-	if h, err = api.ApproveHold(ctx, h.ID, c.For); err != nil {
+	lives := ""
+	if c.For != 0 {
+		lives = lifetime.Text(time.Duration(c.For))
+	}
+	if h, err = api.ApproveHold(ctx, h.ID, lives); err != nil {
 		return refusedInput(err)
 	}
+	pushed := false
 	if c.Renew {
-		if err := renewAndPush(ctx, api, h.Credential); err != nil {
+		if pushed, err = renewAndPush(ctx, api, h.Credential); err != nil {
 			return withHint(fmt.Errorf("%s is approved, but its credential was not renewed: %w", h.ID, err), "`assay credential renew` does that")
 		}
 	}
@@ -143,25 +150,27 @@ func (c *decisionApprove) Run(ctx context.Context, term *terminal, g *globals) e
 	}
 	sayf(term.Out, "Approved %s until %s\n", h.ID, rfc3339(h.ExpiresAt))
 	switch {
+	case pushed:
+		sayf(term.Out, "Renewed %s and pushed it: the device tries again\n", h.Credential)
 	case c.Renew:
-		sayf(term.Out, "Renewed %s: the device tries again once its MDM has the new declaration\n", h.Credential)
+		sayf(term.Out, "Renewed %s: the device tries again once its MDM has the new declaration, which `assay credential declare` prints\n", h.Credential)
 	case h.Next != "":
 		sayf(term.Out, "Next: %s\n", h.Next)
 	}
 	return nil
 }
 
-// renewAndPush gives the device a new declaration. Where no MDM is configured, whoever approves brings it
-// there.
-func renewAndPush(ctx context.Context, api *client.Client, credential string) error {
+// renewAndPush gives the device a new declaration, and says whether its MDM has it. Where no MDM is
+// configured, whoever approves brings it there.
+func renewAndPush(ctx context.Context, api *client.Client, credential string) (pushed bool, err error) {
 	if _, err := api.Renew(ctx, credential, "", ""); err != nil {
-		return refused(err)
+		return false, refused(err)
 	}
-	_, err := api.Push(ctx, credential)
+	_, err = api.Push(ctx, credential)
 	if problem, ok := errors.AsType[*client.Problem](err); ok && problem.Check == "push-configured" {
-		return nil
+		return false, nil
 	}
-	return refused(err)
+	return err == nil, refused(err)
 }
 
 type decisionDecline struct {

@@ -55,18 +55,18 @@ func findDevice(ctx context.Context, api *client.Client, name string) (admin.Dev
 		}
 	}
 	if id == "" {
-		return admin.Device{}, "", noSuchDevice()
+		return admin.Device{}, "", noSuchDevice(name)
 	}
 	device, tag, err := api.Device(ctx, id)
 	if isProblem(err, http.StatusNotFound, http.StatusUnprocessableEntity) {
-		return admin.Device{}, "", noSuchDevice()
+		return admin.Device{}, "", noSuchDevice(name)
 	}
 	return device, tag, refused(err)
 }
 
-func noSuchDevice() error {
-	return noBecause(withHint(errors.New("there is no such device"),
-		"`assay device list` shows all; a device is known once a credential, a code or evidence names it"))
+func noSuchDevice(name string) error {
+	return noBecause(withHint(fmt.Errorf("there is no such device: %s", name),
+		"`assay device list` shows all; a device is known once a list, a credential, a code or evidence names it"))
 }
 
 // deviceText names a device for people: its serial, else its UDID.
@@ -81,7 +81,7 @@ type deviceList struct {
 	connection
 	Serial string `placeholder:"S" help:"Only the device with this serial number."`
 	UDID   string `name:"udid" placeholder:"U" help:"Only the device with this UDID."`
-	State  string `enum:",expected,active,lost,retired,unlisted" default:"" help:"Only devices that stand there (expected, active, lost, retired, or unlisted: they attested themselves, and nobody lists them)."`
+	State  string `enum:",expected,active,lost,retired,unlisted" default:"" placeholder:"STATE" help:"Only devices that stand there (expected, active, lost, retired, or unlisted: they attested themselves, and nobody lists them)."`
 	Label  string `placeholder:"NAME=VALUE" help:"Only devices with this label."`
 }
 

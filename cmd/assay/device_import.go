@@ -75,8 +75,7 @@ func (c *deviceImport) Run(ctx context.Context, term *terminal, g *globals) erro
 		}{r.taken, r.source, c.Report}); err != nil {
 			return err
 		}
-	} else {
-		t := r.taken
+	} else if t := r.taken; stopped == nil || t.Devices > 0 {
 		sayf(term.Out, "%s: %s: %d added, %d updated, %d unchanged, %d in conflict, %d failed\n", c.File, counted(t.Devices, "device"), t.Added, t.Updated, t.Unchanged, t.Conflicts, t.Failed)
 		failures.tell(term.Err, t.Failed)
 		if t.Conflicts > 0 {

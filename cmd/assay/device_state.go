@@ -98,16 +98,20 @@ func setStates(ctx context.Context, term *terminal, g *globals, c *connection, n
 		return err
 	}
 	defer closeAPI()
-	for _, name := range names {
+	ids := make([]string, len(names))
+	for i, name := range names { // all of them first, so that a name with a slip changes nothing
 		device, _, err := findDevice(ctx, api, name)
 		if err != nil {
 			return err
 		}
-		change := admin.SetDeviceState{State: string(state), Revoke: r.Revoke}
-		if r.Revoke {
-			change.Reason = reason.String()
-		}
-		set, err := api.SetDeviceState(ctx, device.ID, change, "")
+		ids[i] = device.ID
+	}
+	change := admin.SetDeviceState{State: string(state), Revoke: r.Revoke}
+	if r.Revoke {
+		change.Reason = reason.String()
+	}
+	for _, id := range ids {
+		set, err := api.SetDeviceState(ctx, id, change, "")
 		if err != nil {
 			return refusedInput(err)
 		}
@@ -118,8 +122,11 @@ func setStates(ctx context.Context, term *terminal, g *globals, c *connection, n
 			continue
 		}
 		sayf(term.Out, "%s is %s", orNone(deviceText(set.Serial, set.UDID), set.ID), set.State)
-		if r.Revoke {
+		switch {
+		case r.Revoke:
 			sayf(term.Out, "; %s revoked", counted(set.Revoked, "certificate"))
+		case state == policy.Lost || state == policy.Retired:
+			sayf(term.Out, "; certificates that it has stay valid without --revoke")
 		}
 		fmt.Fprintln(term.Out)
 	}
@@ -157,10 +164,10 @@ func (c *deviceConflicts) Run(ctx context.Context, term *terminal, g *globals) e
 		id = device.ID
 	}
 	advice := map[string]string{}
-	table := newTable(term.Out, "conflicts", "ID", "KIND", "DEVICE", "SOURCE", "SAYS", "TIMES", "LAST")
+	table := newTable(term.Out, "conflicts", "ID", "KIND", "DEVICE", "SOURCE", "SAYS", "OTHER DEVICE", "TIMES", "LAST")
 	err = printList(term, g, api.Conflicts(ctx, id, c.All), table, func(f admin.Conflict) []string {
 		advice[f.Kind] = f.Advice
-		return []string{f.ID, f.Kind, orNone(deviceText(f.Serial, f.UDID), f.Device), f.Source, f.Said, fmt.Sprint(f.Times), rfc3339(f.SeenAt)}
+		return []string{f.ID, f.Kind, orNone(deviceText(f.Serial, f.UDID), f.Device), f.Source, f.Said, orNone(f.OtherSerial, f.Other), fmt.Sprint(f.Times), rfc3339(f.SeenAt)}
 	})
 	if err != nil || g.JSON || len(advice) == 0 {
 		return err

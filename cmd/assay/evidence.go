@@ -26,7 +26,7 @@ type evidenceCommand struct {
 type evidenceList struct {
 	connection
 	Since  lifetimeFlag `placeholder:"AGE" help:"Only what came within this time, e.g. 2h, 7d."`
-	Kind   string       `enum:",attested,none,failed" default:"" help:"Only evidence of this kind (attested, none, failed)."`
+	Kind   string       `enum:",attested,none,failed" default:"" placeholder:"KIND" help:"Only evidence of this kind (attested, none, failed)."`
 	Failed bool         `help:"Only what a check refused."`
 }
 
@@ -57,7 +57,7 @@ func (c *evidenceList) Run(ctx context.Context, term *terminal, g *globals) erro
 
 // evidenceName names one piece of evidence.
 type evidenceName struct {
-	Evidence string `arg:"" help:"The evidence (evid_…), or what rests on it: a certificate (cert_… or its serial number in hex) or a decision (dec_…)."`
+	Evidence string `arg:"" help:"The evidence (evid_…), or what rests on it: a certificate (cert_… or its serial number in hex), a decision (dec_…), or, of its newest, a device or code."`
 }
 
 // find finds the evidence.

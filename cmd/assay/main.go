@@ -98,7 +98,7 @@ type cli struct {
 	Policy   policyCommand   `cmd:"" group:"Decide who is trusted:" help:"Write, check and try the policies that decide."`
 	Decision decisionCommand `cmd:"" group:"Decide who is trusted:" help:"See why a request was decided as it was; approve held devices."`
 
-	Device      deviceCommand      `cmd:"" group:"Find out why:" help:"List, show and label devices; register what their MDM knows."`
+	Device      deviceCommand      `cmd:"" group:"Find out why:" help:"Import, list and show devices; say where they stand; show and erase what is stored."`
 	Evidence    evidenceCommand    `cmd:"" group:"Find out why:" help:"List, show, verify again and export what devices proved themselves with."`
 	Audit       auditCommand       `cmd:"" group:"Find out why:" help:"List what was done and refused; verify that nothing was changed."`
 	Attestation attestationCommand `cmd:"" group:"Find out why:" help:"Inspect and verify attestation objects."`

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"assay/deviceid"
 	"assay/internal/admin"
 	"assay/internal/admin/client"
 	"assay/policy"
@@ -59,7 +58,7 @@ type replay struct {
 }
 
 func (c *policyTest) Run(ctx context.Context, term *terminal, g *globals) error {
-	run := replay{Policy: "the one that decided then", Changes: map[string]int{}, reproduces: c.File == "", policies: map[string]*policy.Policy{}}
+	run := replay{Policy: "the policies that decided then", Changes: map[string]int{}, reproduces: c.File == "", policies: map[string]*policy.Policy{}}
 	var next *policy.Policy
 	if c.File != "" {
 		var err error
@@ -98,9 +97,13 @@ func (c *policyTest) Run(ctx context.Context, term *terminal, g *globals) error 
 		}{&run}); err != nil {
 			return err
 		}
-	} else if err := table.flush(); err != nil {
-		return err
 	} else {
+		if run.Changed > 0 {
+			if err := table.flush(); err != nil {
+				return err
+			}
+			fmt.Fprintln(term.Out)
+		}
 		run.print(term)
 	}
 	if run.Changed > 0 {
@@ -140,7 +143,7 @@ func (r *replay) try(ctx context.Context, api *client.Client, next *policy.Polic
 	}
 	r.Changed++
 	r.Changes[string(difference.From)+" → "+string(difference.To)]++
-	return &replayed{Decision: d.ID, Time: d.Time, Device: deviceOf(d.Input), From: difference.From, To: difference.To, Because: difference.Because}, nil
+	return &replayed{Decision: d.ID, Time: d.Time, Device: deviceText(d.Serial, d.UDID), From: difference.From, To: difference.To, Because: difference.Because}, nil
 }
 
 // policyOf is the policy that decided.
@@ -170,21 +173,8 @@ func sameDecision(a, b policy.Decision) bool {
 	return errA == nil && errB == nil && string(first) == string(second)
 }
 
-// deviceOf names the device of an input: attested, else expected by the code.
-func deviceOf(in *policy.Input) string {
-	if in.Facts != nil {
-		if name := deviceText(in.Facts.Identifier(deviceid.Serial), in.Facts.Identifier(deviceid.UDID)); name != "" {
-			return name
-		}
-	}
-	if in.Code != nil {
-		return deviceText(in.Code.Serial, in.Code.UDID)
-	}
-	return ""
-}
-
 func (r *replay) print(term *terminal) {
-	sayf(term.Out, "\n%s decided again by %s: %s", counted(r.Tried, "request"), r.Policy, counted(r.Changed, "outcome")+" would change")
+	sayf(term.Out, "%s decided again by %s: %s", counted(r.Tried, "request"), r.Policy, counted(r.Changed, "outcome")+" would change")
 	var parts []string
 	for _, change := range slices.Sorted(maps.Keys(r.Changes)) {
 		parts = append(parts, strconv.Itoa(r.Changes[change])+" "+change)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"assay/deviceid"
 	"assay/internal/issuance"
 	"assay/policy"
 )
@@ -35,16 +36,19 @@ func (a *API) addDecisions() {
 
 // Decision is what a policy decided on a request for a certificate.
 type Decision struct {
-	ID        string          `json:"id" doc:"Opaque id (dec_…)."`
-	Time      time.Time       `json:"time"`
-	Directory string          `json:"directory,omitempty"`
-	Order     string          `json:"order"`
-	Code      string          `json:"code,omitempty"`
-	Evidence  string          `json:"evidence,omitempty"`
-	Device    string          `json:"device,omitempty" doc:"The device that it was about: attested, or expected by the code."`
-	Hold      string          `json:"hold,omitempty" doc:"The hold that it made, or whose approval it used."`
-	Schema    int             `json:"schema" doc:"Version of the forms of decided and input."`
-	Decided   policy.Decision `json:"decided"`
+	ID        string    `json:"id" doc:"Opaque id (dec_…)."`
+	Time      time.Time `json:"time"`
+	Directory string    `json:"directory,omitempty"`
+	Order     string    `json:"order"`
+	Code      string    `json:"code,omitempty"`
+	Evidence  string    `json:"evidence,omitempty"`
+	Device    string    `json:"device,omitempty" doc:"The device that it was about: attested, or expected by the code."`
+	// Serial and UDID are personal values, and leave with the input.
+	Serial  string          `json:"serial,omitempty" doc:"The device's serial number: attested, or expected by the code. Absent once retention removed it."`
+	UDID    string          `json:"udid,omitempty" doc:"Its UDID, likewise."`
+	Hold    string          `json:"hold,omitempty" doc:"The hold that it made, or whose approval it used."`
+	Schema  int             `json:"schema" doc:"Version of the forms of decided and input."`
+	Decided policy.Decision `json:"decided"`
 	// Input is everything that it rested on.
 	Input *policy.Input `json:"input,omitempty" doc:"Everything that it rested on; absent if it was not asked for, or retention removed it."`
 }
@@ -70,10 +74,11 @@ func (a *API) listDecisions(ctx context.Context, in *listDecisionsInput) (*page[
 		},
 		id: func(d *issuance.Decision) string { return string(d.ID) },
 		wire: func(d *issuance.Decision) (Decision, bool, error) {
+			decision := decisionOf(d)
 			if !in.Inputs {
-				d.Input = nil
+				decision.Input = nil
 			}
-			return decisionOf(d), true, nil
+			return decision, true, nil
 		},
 	}
 	return list.read(in.Paging)
@@ -93,10 +98,26 @@ func (a *API) showDecision(ctx context.Context, in *showDecisionInput) (*tagged[
 }
 
 func decisionOf(d *issuance.Decision) Decision {
+	serial, udid := devicesNames(d.Input)
 	return Decision{
 		ID: string(d.ID), Time: d.Time, Directory: d.Directory, Order: string(d.Order), Code: string(d.Code), Evidence: string(d.Evidence),
-		Device: string(d.Device), Hold: string(d.Hold), Schema: d.Schema, Decided: d.Decision, Input: d.Input,
+		Device: string(d.Device), Serial: serial, UDID: udid, Hold: string(d.Hold), Schema: d.Schema, Decided: d.Decision, Input: d.Input,
 	}
+}
+
+// devicesNames are the serial number and UDID of the device that an input is about: attested, else expected
+// by the code.
+func devicesNames(in *policy.Input) (serial, udid string) {
+	if in == nil {
+		return "", ""
+	}
+	if in.Facts != nil {
+		serial, udid = in.Facts.Identifier(deviceid.Serial), in.Facts.Identifier(deviceid.UDID)
+	}
+	if serial == "" && udid == "" && in.Code != nil {
+		serial, udid = in.Code.Serial, in.Code.UDID
+	}
+	return serial, udid
 }
 
 // PolicyUse says since when a directory used a policy.

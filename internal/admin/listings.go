@@ -160,20 +160,21 @@ func (a *API) setDeviceState(ctx context.Context, in *setDeviceStateInput) (*tag
 
 // Conflict is something that contradicts the inventory.
 type Conflict struct {
-	ID         string    `json:"id" doc:"Opaque id (conflict_…)."`
-	Kind       string    `json:"kind" enum:"not-listed,udid-claimed,udid-differs,serial-differs"`
-	Device     string    `json:"device"`
-	Serial     string    `json:"serial,omitempty" doc:"As the inventory has it."`
-	UDID       string    `json:"udid,omitempty"`
-	Other      string    `json:"other,omitempty" doc:"The other device that claims the same."`
-	Source     string    `json:"source" doc:"Who says otherwise."`
-	Said       string    `json:"said" doc:"What it says: a UDID or serial number."`
-	Times      int       `json:"times" doc:"How often it was said."`
-	CreatedAt  time.Time `json:"createdAt"`
-	SeenAt     time.Time `json:"seenAt" doc:"Last."`
-	ResolvedAt time.Time `json:"resolvedAt,omitzero"`
-	ResolvedBy string    `json:"resolvedBy,omitempty"`
-	Advice     string    `json:"advice" doc:"What to do about it."`
+	ID          string    `json:"id" doc:"Opaque id (conflict_…)."`
+	Kind        string    `json:"kind" enum:"not-listed,udid-claimed,udid-differs,serial-differs"`
+	Device      string    `json:"device"`
+	Serial      string    `json:"serial,omitempty" doc:"As the inventory has it."`
+	UDID        string    `json:"udid,omitempty"`
+	Other       string    `json:"other,omitempty" doc:"The other device that claims the same."`
+	OtherSerial string    `json:"otherSerial,omitempty" doc:"Its serial number."`
+	Source      string    `json:"source" doc:"Who says otherwise."`
+	Said        string    `json:"said" doc:"What it says: a UDID or serial number."`
+	Times       int       `json:"times" doc:"How often it was said."`
+	CreatedAt   time.Time `json:"createdAt"`
+	SeenAt      time.Time `json:"seenAt" doc:"Last."`
+	ResolvedAt  time.Time `json:"resolvedAt,omitzero"`
+	ResolvedBy  string    `json:"resolvedBy,omitempty"`
+	Advice      string    `json:"advice" doc:"What to do about it."`
 }
 
 // conflictAdvice is what to do about conflicts.
@@ -231,6 +232,15 @@ func (a *API) conflictOf(ctx context.Context, c *issuance.Conflict) (Conflict, e
 	device, err := a.config.Store.Device(ctx, c.Device)
 	if err == nil {
 		out.Serial, out.UDID = device.Serial, device.UDID
+	} else if !errors.Is(err, issuance.ErrNotFound) {
+		return Conflict{}, err
+	}
+	if c.Other == "" {
+		return out, nil
+	}
+	other, err := a.config.Store.Device(ctx, c.Other)
+	if err == nil {
+		out.OtherSerial = other.Serial
 	} else if !errors.Is(err, issuance.ErrNotFound) {
 		return Conflict{}, err
 	}

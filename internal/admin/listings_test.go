@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"net/http"
+	"slices"
 	"testing"
 
 	"assay/internal/admin"
@@ -111,7 +112,7 @@ func TestDeviceIsShownWholeAndForgotten(t *testing.T) {
 	cert := r.bench.Issued()
 	r.heldNow()
 	data := must[admin.DeviceData](t)(api.DeviceData(t.Context(), string(cert.Device)))
-	if data.Device.Serial != "C02XK1" || len(data.Certificates) != 1 || len(data.Decisions) != 1 || len(data.Evidence) != 2 || len(data.Holds) != 1 ||
+	if data.Device.Serial != "C02XK1" || len(data.Certificates) != 1 || len(data.Decisions) != 2 || len(data.Evidence) != 2 || len(data.Holds) != 1 ||
 		len(data.Audit) == 0 || data.Audit[0].Salt != nil || data.Evidence[0].Object == nil || data.Cut {
 		t.Errorf("data %+v", data)
 	}
@@ -128,6 +129,30 @@ func TestDeviceIsShownWholeAndForgotten(t *testing.T) {
 	for _, scope := range []admin.Scope{admin.DevicesRead, admin.DevicesWrite, admin.CertificatesWrite, admin.AuditRead} {
 		_, err := r.client(scope).ForgetDevice(t.Context(), string(cert.Device), true)
 		wantRefused(t, err, http.StatusForbidden, "scope-missing")
+	}
+}
+
+// TestDeviceDataHasWhatItsCodesLeadTo: a request that was not decided on names its code alone.
+func TestDeviceDataHasWhatItsCodesLeadTo(t *testing.T) {
+	r := newRig(t, nil)
+	api := r.client(admin.PersonalRead)
+	cert := r.bench.Issued()
+	_, value := r.bench.Mint(func(m *issuance.Mint) { m.Serial = "C02XK1" })
+	open := r.bench.Ready(value)
+	data := must[admin.DeviceData](t)(api.DeviceData(t.Context(), string(cert.Device)))
+	ofOpen := func(e admin.StoredEvidence) bool { return e.ID == string(open.Evidence) }
+	if len(data.Codes) != 2 || len(data.Evidence) != 2 || !slices.ContainsFunc(data.Evidence, ofOpen) || data.Cut {
+		t.Errorf("codes %+v, evidence %+v", data.Codes, data.Evidence)
+	}
+	orders := map[string]bool{}
+	for _, row := range data.Audit {
+		orders[row.Order] = true
+	}
+	if !orders[string(open.ID)] || !orders[string(cert.Order)] {
+		t.Errorf("the audit's rows are about %v", orders)
+	}
+	if again := must[admin.DeviceData](t)(api.DeviceData(t.Context(), string(cert.Device))); !slices.EqualFunc(again.Evidence, data.Evidence, func(a, b admin.StoredEvidence) bool { return a.ID == b.ID }) {
+		t.Error("the order of the evidence changes")
 	}
 }
 

@@ -1,9 +1,13 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"iter"
+	"maps"
 	"net/http"
+	"slices"
 
 	"assay/attest"
 	"assay/internal/audit"
@@ -58,104 +62,176 @@ type StoredEvidence struct {
 type deviceDataAnswer struct{ Body DeviceData }
 
 func (a *API) deviceData(ctx context.Context, in *DevicePath) (*deviceDataAnswer, error) {
-	id := issuance.DeviceID(in.Device)
-	device, err := a.config.Store.Device(ctx, id)
+	device, err := a.config.Store.Device(ctx, issuance.DeviceID(in.Device))
 	if err != nil {
 		return nil, err
 	}
-	d := DeviceData{Device: deviceOf(&device), Codes: []Code{}, Credentials: []Credential{}, Certificates: []Certificate{}, Decisions: []Decision{},
-		Evidence: []StoredEvidence{}, Holds: []Hold{}, Conflicts: []Conflict{}, Audit: []AuditRow{}}
-	page := issuance.Page{Limit: maxData + 1}
-	evidence := map[issuance.EvidenceID]bool{}
-	for c, err := range a.config.Store.Codes(ctx, issuance.CodeFilter{Page: page, Device: id}) {
-		if err != nil {
+	g := gathering{API: a, device: device.ID, evidence: map[issuance.EvidenceID]bool{}, orders: map[issuance.OrderID]bool{}}
+	g.data.Device = deviceOf(&device)
+	for _, gather := range []func(context.Context) error{g.codes, g.credentials, g.certificates, g.decisions, g.holds, g.conflicts, g.audit, g.stored} {
+		if err := gather(ctx); err != nil {
 			return nil, err
 		}
-		d.Codes = append(d.Codes, a.codeOf(&c))
 	}
-	for k, err := range a.config.Store.DeviceCredentials(ctx, issuance.CredentialFilter{Page: page, Device: id}) {
-		if err != nil {
-			return nil, err
-		}
-		delivery, err := a.config.Store.Delivery(ctx, k.ID)
-		if err != nil {
-			return nil, err
-		}
-		credential, err := a.credentialOf(ctx, &delivery)
-		if err != nil {
-			return nil, err
-		}
-		d.Credentials = append(d.Credentials, credential)
-	}
-	for c, err := range a.config.Store.Certificates(ctx, issuance.CertificateFilter{Page: page, Device: id}) {
-		if err != nil {
-			return nil, err
-		}
-		d.Certificates, evidence[c.Evidence] = append(d.Certificates, a.certificateOf(&c)), true
-	}
-	for one, err := range a.config.Store.Decisions(ctx, issuance.DecisionFilter{Page: page, Device: id}) {
-		if err != nil {
-			return nil, err
-		}
-		d.Decisions, evidence[one.Evidence] = append(d.Decisions, decisionOf(&one)), true
-	}
-	for h, err := range a.config.Store.Holds(ctx, issuance.HoldFilter{Page: page, Device: id}) {
-		if err != nil {
-			return nil, err
-		}
-		hold, err := a.holdOf(ctx, &h)
-		if err != nil {
-			return nil, err
-		}
-		d.Holds = append(d.Holds, hold)
-	}
-	for c, err := range a.config.Store.Conflicts(ctx, issuance.ConflictFilter{Page: page, Device: id}) {
-		if err != nil {
-			return nil, err
-		}
-		conflict, err := a.conflictOf(ctx, &c)
-		if err != nil {
-			return nil, err
-		}
-		d.Conflicts = append(d.Conflicts, conflict)
-	}
-	for row, err := range a.config.Store.Audit(ctx, audit.Filter{Device: string(id), Limit: maxData + 1}) {
-		if err != nil {
-			return nil, err
-		}
-		row.Salt = nil
-		d.Audit = append(d.Audit, row)
-	}
-	if err := a.addStored(ctx, &d, evidence); err != nil {
-		return nil, err
-	}
-	d.cut()
-	return &deviceDataAnswer{d}, nil
+	return &deviceDataAnswer{g.data}, nil
 }
 
-// addStored reads the evidence that certificates and decisions name. What retention removed is left out.
-func (a *API) addStored(ctx context.Context, d *DeviceData, ids map[issuance.EvidenceID]bool) error {
-	for id := range ids {
-		e, err := a.config.Store.Evidence(ctx, id)
+// gathering collects what is stored about a device: what names it, and what its codes and orders lead to,
+// because a request that was refused early names its code alone.
+type gathering struct {
+	*API
+	device   issuance.DeviceID
+	data     DeviceData
+	evidence map[issuance.EvidenceID]bool // that is to be shown
+	orders   map[issuance.OrderID]bool    // whose evidence is to be shown, too
+}
+
+// newest are the last rows of a list, as wire has them; at most maxData, and cut says whether there are more.
+func newest[Row, Wire any](rows iter.Seq2[Row, error], cut *bool, wire func(*Row) (Wire, error)) ([]Wire, error) {
+	var kept []Row
+	for row, err := range rows {
+		if err != nil {
+			return nil, err
+		}
+		if kept = append(kept, row); len(kept) > 2*maxData {
+			kept, *cut = slices.Clone(kept[maxData:]), true
+		}
+	}
+	if len(kept) > maxData {
+		kept, *cut = kept[len(kept)-maxData:], true
+	}
+	out := make([]Wire, len(kept))
+	for i := range kept {
+		var err error
+		if out[i], err = wire(&kept[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// merged are two lists as one, oldest first, without what both have; ids sort by time.
+func merged[T any](all, more []T, cut *bool, id func(*T) string) []T {
+	all = append(all, more...)
+	slices.SortFunc(all, func(a, b T) int { return cmp.Compare(id(&a), id(&b)) })
+	all = slices.CompactFunc(all, func(a, b T) bool { return id(&a) == id(&b) })
+	if len(all) > maxData {
+		all, *cut = all[len(all)-maxData:], true
+	}
+	return all
+}
+
+func (g *gathering) codes(ctx context.Context) (err error) {
+	g.data.Codes, err = newest(g.config.Store.Codes(ctx, issuance.CodeFilter{Device: g.device}), &g.data.Cut,
+		func(c *issuance.Code) (Code, error) { return g.codeOf(c), nil })
+	return err
+}
+
+func (g *gathering) credentials(ctx context.Context) (err error) {
+	g.data.Credentials, err = newest(g.config.Store.DeviceCredentials(ctx, issuance.CredentialFilter{Device: g.device}), &g.data.Cut,
+		func(k *issuance.DeviceCredential) (Credential, error) {
+			delivery, err := g.config.Store.Delivery(ctx, k.ID)
+			if err != nil {
+				return Credential{}, err
+			}
+			return g.credentialOf(ctx, &delivery)
+		})
+	return err
+}
+
+func (g *gathering) certificates(ctx context.Context) (err error) {
+	g.data.Certificates, err = newest(g.config.Store.Certificates(ctx, issuance.CertificateFilter{Device: g.device}), &g.data.Cut,
+		func(c *issuance.Certificate) (Certificate, error) {
+			g.evidence[c.Evidence], g.orders[c.Order] = true, true
+			return g.certificateOf(c), nil
+		})
+	return err
+}
+
+func (g *gathering) decisions(ctx context.Context) error {
+	filters := []issuance.DecisionFilter{{Device: g.device}}
+	for _, c := range g.data.Codes {
+		filters = append(filters, issuance.DecisionFilter{Code: issuance.CodeID(c.ID)})
+	}
+	g.data.Decisions = []Decision{}
+	for _, f := range filters {
+		more, err := newest(g.config.Store.Decisions(ctx, f), &g.data.Cut, func(d *issuance.Decision) (Decision, error) {
+			g.evidence[d.Evidence] = true
+			return decisionOf(d), nil
+		})
+		if err != nil {
+			return err
+		}
+		g.data.Decisions = merged(g.data.Decisions, more, &g.data.Cut, func(d *Decision) string { return d.ID })
+	}
+	return nil
+}
+
+func (g *gathering) holds(ctx context.Context) (err error) {
+	g.data.Holds, err = newest(g.config.Store.Holds(ctx, issuance.HoldFilter{Device: g.device}), &g.data.Cut,
+		func(h *issuance.Hold) (Hold, error) { return g.holdOf(ctx, h) })
+	return err
+}
+
+func (g *gathering) conflicts(ctx context.Context) (err error) {
+	g.data.Conflicts, err = newest(g.config.Store.Conflicts(ctx, issuance.ConflictFilter{Device: g.device}), &g.data.Cut,
+		func(c *issuance.Conflict) (Conflict, error) {
+			conflict, err := g.conflictOf(ctx, c)
+			conflict.OtherSerial = "" // somebody else's
+			return conflict, err
+		})
+	return err
+}
+
+func (g *gathering) audit(ctx context.Context) error {
+	filters := []audit.Filter{{Device: string(g.device)}}
+	for _, c := range g.data.Codes {
+		filters = append(filters, audit.Filter{Code: c.ID})
+	}
+	for order := range g.orders {
+		filters = append(filters, audit.Filter{Order: string(order)})
+	}
+	g.data.Audit = []AuditRow{}
+	for _, f := range filters {
+		more, err := newest(g.config.Store.Audit(ctx, f), &g.data.Cut, func(r *audit.Row) (AuditRow, error) {
+			if r.Order != "" {
+				g.orders[issuance.OrderID(r.Order)] = true
+			}
+			r.Salt = nil
+			return *r, nil
+		})
+		if err != nil {
+			return err
+		}
+		g.data.Audit = merged(g.data.Audit, more, &g.data.Cut, func(r *AuditRow) string { return r.ID })
+	}
+	return nil
+}
+
+// stored reads the evidence that was found, also of orders that were refused before a decision. What
+// retention removed is left out.
+func (g *gathering) stored(ctx context.Context) error {
+	for id := range g.orders {
+		order, err := g.config.Store.Order(ctx, id)
+		if err == nil {
+			g.evidence[order.Evidence] = true
+		} else if !errors.Is(err, issuance.ErrNotFound) {
+			return err
+		}
+	}
+	g.data.Evidence = []StoredEvidence{}
+	for _, id := range slices.Sorted(maps.Keys(g.evidence)) {
+		e, err := g.config.Store.Evidence(ctx, id)
 		if errors.Is(err, issuance.ErrNotFound) {
 			continue
 		} else if err != nil {
 			return err
 		}
-		d.Evidence = append(d.Evidence, StoredEvidence{ID: string(e.ID), Kind: string(e.Kind), Format: e.Format, Object: e.Object,
+		g.data.Evidence = append(g.data.Evidence, StoredEvidence{ID: string(e.ID), Kind: string(e.Kind), Format: e.Format, Object: e.Object,
 			DeviceError: e.DeviceError, Facts: e.Facts, Failed: e.Failed})
 	}
 	return nil
 }
-
-// cut keeps of every kind as many as are answered.
-func (d *DeviceData) cut() {
-	d.Cut = len(d.Codes) > maxData || len(d.Certificates) > maxData || len(d.Decisions) > maxData || len(d.Audit) > maxData
-	d.Codes, d.Certificates = newest(d.Codes), newest(d.Certificates)
-	d.Decisions, d.Audit = newest(d.Decisions), newest(d.Audit)
-}
-
-func newest[T any](all []T) []T { return all[max(0, len(all)-maxData):] }
 
 // ForgetDevice says how far a device is forgotten.
 type ForgetDevice struct {
@@ -181,7 +257,7 @@ type forgottenDevice struct{ Body ForgottenDevice }
 func (a *API) forgetDevice(ctx context.Context, in *forgetDeviceInput) (*forgottenDevice, error) {
 	done, err := a.config.Store.ForgetDevice(ctx, a.call(ctx), issuance.DeviceID(in.Device), in.Body.Revoke)
 	if has, ok := errors.AsType[*issuance.HasCertificatesError](err); ok {
-		return nil, refuse(http.StatusConflict, "certificates-revoked", "the device has %d valid certificates, which could not be found again to revoke them: ask for revoke", has.Valid)
+		return nil, refuse(http.StatusConflict, "certificates-revoked", "the device has valid certificates (%d), which could not be found again to revoke them: ask for revoke", has.Valid)
 	} else if err != nil {
 		return nil, err
 	}

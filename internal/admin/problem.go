@@ -182,7 +182,7 @@ func deliveryProblem(err error) *Problem {
 		return nil
 	}
 	status := http.StatusUnprocessableEntity
-	if slices.Contains([]string{delivery.CheckDeviceConflict, delivery.CheckWithdrawn, delivery.CheckCodeRevoked}, refused.Check) {
+	if slices.Contains([]string{delivery.CheckDeviceConflict, delivery.CheckDeviceState, delivery.CheckWithdrawn, delivery.CheckCodeRevoked}, refused.Check) {
 		status = http.StatusConflict
 	}
 	return refuse(status, refused.Check, "%s", strings.TrimSpace(refused.Text))

@@ -22,6 +22,7 @@ const maxRereads = 4
 // Names of the checks that a Declare or Renew can fail; the last two are Declare's alone.
 const (
 	CheckDeviceNamed    = "device-named"    // a request names its device
+	CheckDeviceState    = "device-state"    // it is neither lost nor retired
 	CheckDeviceConflict = "device-conflict" // serial and UDID belong to one device
 	CheckLabels         = "labels"          // its labels, with those that it has, are not too many
 	CheckTemplateKnown  = "template-known"  // the template exists

@@ -88,6 +88,11 @@ func Diagnose(c Case) Diagnosis {
 		}
 		d.Text += " The certificate before is valid until " + moment(c.Held.NotAfter) + "."
 	}
+	// Whatever else would help does not, before the inventory says something else.
+	if device := &c.Delivery.Device; device.Barred() {
+		d.Text += " The device is " + string(device.State) + ", and gets nothing more."
+		d.Advice = adviceBarred
+	}
 	return d
 }
 
@@ -358,6 +363,7 @@ func (c *Case) reported() string {
 const (
 	adviceRenew   = "Renew the credential: the device gets a new document."
 	adviceProfile = "A profile is not fetched: if it went out as one, the device has not been heard of."
+	adviceBarred  = "If it came back, `assay device expect` takes it back; then renew the credential. Its valid certificates, if it has any, end with `assay certificate revoke`."
 	adviceBlocked = "The server's log says what is missing; then renew the credential."
 )
 

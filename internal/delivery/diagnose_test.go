@@ -219,6 +219,17 @@ func TestDiagnosis(t *testing.T) {
 }
 
 // What the server writes down must be what the diagnosis reads.
+func TestDiagnosisOfALostDeviceAdvisesNoRenewal(t *testing.T) {
+	dead := func(s *situation) { s.Delivery.Code.Status, s.Delivery.Code.RevokedAt = issuance.CodeRevoked, later }
+	if d := Diagnose(newSituation(dead)); d.Advice != adviceRenew {
+		t.Fatalf("of a device in order: %+v", d)
+	}
+	d := Diagnose(newSituation(dead, func(s *situation) { s.Delivery.Device.State = "lost" }))
+	if d.State != StateDead || d.Advice != adviceBarred || !strings.Contains(d.Text, "The device is lost") {
+		t.Errorf("got %+v", d)
+	}
+}
+
 func TestDiagnosisOfARealEnrolment(t *testing.T) {
 	d := newDesk(t)
 	declared := d.declared(sams())

@@ -12,8 +12,8 @@ import (
 // the credential exists: a fresh code, its document and its declarations. It fails with a
 // *RefusedError where the device cannot have it.
 func (d *Declarer) render(r *issuance.Rendering, now time.Time) error {
-	if r.Device.Serial == "" && r.Device.UDID == "" {
-		return refuse(CheckDeviceNamed, "no device is named: give its serial number or UDID")
+	if err := mayHaveCode(r.Device); err != nil {
+		return err
 	}
 	t, err := d.Templates.Get(r.Template)
 	if err != nil {
@@ -88,4 +88,16 @@ func unrendered(err error) error {
 		return &RefusedError{Check: CheckRendering, Text: lacking.Error(), Err: lacking}
 	}
 	return err
+}
+
+// mayHaveCode refuses a device that no code could help.
+func mayHaveCode(d issuance.Device) error {
+	if d.Serial == "" && d.UDID == "" {
+		return refuse(CheckDeviceNamed, "no device is named: give its serial number or UDID")
+	}
+	// It would be refused by the same name at finalize.
+	if d.Barred() {
+		return refuse(CheckDeviceState, "device %s is %s, and gets nothing: `assay device expect` takes it back", deviceName(d), d.State)
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/policy"
 )
 
 func TestRenewReplacesAllButTheIdentifiers(t *testing.T) {
@@ -71,6 +72,34 @@ func TestRenewRefuses(t *testing.T) {
 	_, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
 	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Check != CheckTemplateKnown {
 		t.Errorf("template gone: %v", err)
+	}
+}
+
+func TestNothingIsRenderedForALostDevice(t *testing.T) {
+	d := newDesk(t)
+	first := d.declared(sams())
+	other := sams()
+	other.Template = "kiosk"
+	d.write("kiosk", staffTemplate)
+	for _, state := range []string{"lost", "retired"} {
+		if _, _, err := d.store.SetDeviceState(t.Context(), d.call(), first.Device.ID, 0, issuance.StateChange{State: policy.State(state)}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0)
+		if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Check != CheckDeviceState || !strings.Contains(refused.Text, state) {
+			t.Errorf("%s, renewed: %v", state, err)
+		}
+		d.refused(other, CheckDeviceState)
+	}
+	// What stands is answered as before: it is the same bytes, and opens nothing.
+	if again := d.declared(sams()); again.Fresh || again.Credential.Revision != 1 {
+		t.Errorf("got %+v", again.Credential)
+	}
+	if _, _, err := d.store.SetDeviceState(t.Context(), d.call(), first.Device.ID, 0, issuance.StateChange{State: policy.Expected}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.declarer.Renew(t.Context(), d.call(), first.Credential.ID, 0); err != nil {
+		t.Errorf("taken back: %v", err)
 	}
 }
 

@@ -110,7 +110,8 @@ func (w *listWatch) read(ctx context.Context, name string, size int64) error {
 		return err
 	}
 	defer f.Close()
-	report, err := w.newReport(name)
+	kept := w.now().UTC().Format("20060102T150405.000000Z") + "-" + name // not taken yet in either folder
+	report, err := w.newReport(kept)
 	if err != nil {
 		return err
 	}
@@ -134,23 +135,21 @@ func (w *listWatch) read(ctx context.Context, name string, size int64) error {
 			return err
 		}
 	}
-	if err := w.move(name, folder); err != nil {
+	if err := os.Rename(filepath.Join(w.dir, name), filepath.Join(w.dir, folder, kept)); err != nil {
 		return err
 	}
 	attrs := []any{"list", name, "devices", taken.Devices, "added", taken.Added, "updated", taken.Updated, "unchanged", taken.Unchanged,
 		"conflicts", taken.Conflicts, "failed", taken.Failed}
 	if folder == failedFolder {
-		w.log.Warn("list of devices read, but not whole: see the report beside it", append(attrs, "report", report.name, "error", faulty)...)
+		attrs = append(attrs, "report", report.name)
+		if faulty != nil {
+			attrs = append(attrs, "error", faulty)
+		}
+		w.log.Warn("list of devices read, but not whole: see the report beside it", attrs...)
 		return nil
 	}
 	w.log.Info("list of devices read", attrs...)
 	return nil
-}
-
-// move puts a list into a folder under a name that is not taken there.
-func (w *listWatch) move(name, folder string) error {
-	to := filepath.Join(w.dir, folder, w.now().UTC().Format("20060102T150405.000000Z")+"-"+name)
-	return os.Rename(filepath.Join(w.dir, name), to)
 }
 
 // unreadable tells failures of the store from faults of a list.
@@ -175,7 +174,7 @@ type listReport struct {
 	csv  *csv.Writer
 }
 
-func (w *listWatch) newReport(list string) (*listReport, error) {
+func (w *listWatch) newReport(kept string) (*listReport, error) {
 	for _, folder := range []string{doneFolder, failedFolder} {
 		if err := os.MkdirAll(filepath.Join(w.dir, folder), 0o700); err != nil {
 			return nil, err
@@ -185,7 +184,7 @@ func (w *listWatch) newReport(list string) (*listReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := filepath.Join(w.dir, failedFolder, w.now().UTC().Format("20060102T150405.000000Z")+"-"+list+".report.csv")
+	name := filepath.Join(w.dir, failedFolder, kept+".report.csv")
 	r := &listReport{name: name, file: f, csv: csv.NewWriter(f)}
 	return r, r.csv.Write(inventory.ReportColumns)
 }

@@ -112,6 +112,9 @@ func TestAListWithFaultsIsReported(t *testing.T) {
 	}
 	var reports strings.Builder
 	for _, name := range failed {
+		if list, isReport := strings.CutSuffix(name, ".report.csv"); isReport && !slices.Contains(failed, list) {
+			t.Errorf("%s is not named for the list beside it: %v", name, failed)
+		}
 		if strings.HasSuffix(name, ".report.csv") {
 			data, err := os.ReadFile(filepath.Join(w.dir, failedFolder, name))
 			if err != nil {

@@ -114,7 +114,7 @@ func rowOf(n int, object json.RawMessage) (Row, error) {
 		}
 		text, isText := value.(string)
 		if value != nil && !isText {
-			return row, fmt.Errorf("member %q is no text", name)
+			return row, fmt.Errorf("member %.40q is no text: write it in quotes; a label stands beside the serial number", name)
 		}
 		if err := row.set(name, text); err != nil {
 			return row, err

@@ -17,5 +17,5 @@ type HasCertificatesError struct {
 }
 
 func (e *HasCertificatesError) Error() string {
-	return fmt.Sprintf("device %s has %d valid certificates", e.Device, e.Valid)
+	return fmt.Sprintf("device %s has valid certificates (%d)", e.Device, e.Valid)
 }

@@ -210,6 +210,9 @@ type Device struct {
 // Listed reports whether somebody lists the device: an operator, a list, Apple Business Manager.
 func (d *Device) Listed() bool { return d.State != "" }
 
+// Barred reports whether the device gets nothing, whatever a policy says: it is lost or retired.
+func (d *Device) Barred() bool { return d.State == policy.Lost || d.State == policy.Retired }
+
 // ForPolicy is the device as a decision knows it. proven says that the request's evidence names it.
 func (d *Device) ForPolicy(proven bool) *policy.Device {
 	return &policy.Device{ID: string(d.ID), Proven: proven, Known: d.Listed(), State: d.State, Labels: d.Labels,
