@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"slices"
+	"strings"
 	"sync"
 
 	"assay/attest"
@@ -119,6 +120,12 @@ func (p *Policy) weighOpinion(in *Input, d *Decision) {
 		d.Reasons = append(d.Reasons, rule(CheckOpinion, in.Opinion.Answered,
 			"the service outside answered", "the service outside gave no answer: "+in.Opinion.Failure))
 	}
+}
+
+// RequirementOf is the name of the requirement whose check it is; ok is false for the checks that no policy
+// names.
+func RequirementOf(check string) (name string, ok bool) {
+	return strings.CutPrefix(check, requirePrefix)
 }
 
 // weighRequirements judges every requirement, whatever became of the ones before.

@@ -51,9 +51,10 @@ type Config struct {
 	// Version is the program's, for the API's description.
 	Version string
 
-	Log    *slog.Logger     // default none
-	Now    func() time.Time // required
-	Random io.Reader        // default crypto/rand
+	Log     *slog.Logger     // default none
+	Metrics *Metrics         // default: kept but not registered anywhere
+	Now     func() time.Time // required
+	Random  io.Reader        // default crypto/rand
 }
 
 // API is the admin API. It is safe for concurrent use.
@@ -72,6 +73,9 @@ func New(c Config) (*API, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
 	}
 	if c.Random == nil {
 		c.Random = rand.Reader
@@ -138,7 +142,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 	}
 	out.Header().Set("Cache-Control", "no-store")
 	out.Header().Set("X-Content-Type-Options", "nosniff")
-	route := "none"
+	method, route := "none", "none"
 	defer func() {
 		if failed := recover(); failed != nil {
 			p := refuse(http.StatusInternalServerError, internalCheck, internalDetail)
@@ -148,10 +152,11 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 				writeProblem(out, p)
 			}
 		}
+		a.config.Metrics.answered(method, route, out.status)
 		a.account(r, u, route, out.status)
 	}()
 	if _, pattern := a.mux.Handler(r); pattern != "" && path.Clean(r.URL.Path) == r.URL.Path {
-		_, route, _ = strings.Cut(pattern, " ")
+		method, route, _ = strings.Cut(pattern, " ")
 		a.mux.ServeHTTP(out, r)
 		return
 	}

@@ -260,7 +260,7 @@ func (r *rig) codeIn(c admin.Credential) string {
 		r.t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /credential/{secret}", delivery.Handler(r.store, r.config.Log, r.Now))
+	mux.Handle("GET /credential/{secret}", delivery.Handler(r.store, r.config.Log, r.Now, nil))
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, httptest.NewRequest("GET", asset.Payload.Reference.DataURL, nil))
 	var document struct{ ClientIdentifier string }

@@ -50,7 +50,7 @@ func newShop(t testing.TB) *shop {
 	s := &shop{store: db, now: testNow}
 	s.publisher = &Publisher{Store: db, BaseURL: "https://id.example.com", DirectoryURL: testDirectory}
 	mux := http.NewServeMux()
-	mux.Handle("GET /credential/{secret}", Handler(db, slog.New(slog.NewTextHandler(&s.log, nil)), func() time.Time { return s.now }))
+	mux.Handle("GET /credential/{secret}", Handler(db, slog.New(slog.NewTextHandler(&s.log, nil)), func() time.Time { return s.now }, nil))
 	s.handler = mux
 	return s
 }
@@ -209,7 +209,7 @@ func TestHandlerKeepsSecretsAndCausesToItself(t *testing.T) {
 		t.Errorf("log: %s", logged)
 	}
 	w := httptest.NewRecorder()
-	failing := Handler(failingStore{}, slog.New(slog.NewTextHandler(&s.log, nil)), time.Now)
+	failing := Handler(failingStore{}, slog.New(slog.NewTextHandler(&s.log, nil)), time.Now, nil)
 	failing.ServeHTTP(w, httptest.NewRequest("GET", "/credential/x", nil))
 	if w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "disk") || !strings.Contains(s.log.String(), "disk") {
 		t.Errorf("got %d %q, log %s", w.Code, w.Body, s.log.String())

@@ -45,6 +45,9 @@ const (
 
 // Outbox pushes the declarations that are not at the MDM yet.
 type Outbox struct {
+	// Metrics count the pushes. Default: kept but not registered anywhere.
+	Metrics *Metrics
+
 	store      PushStore
 	pusher     Pusher
 	enrollment text
@@ -73,7 +76,7 @@ func NewOutbox(store PushStore, pusher Pusher, enrollment string, log *slog.Logg
 	if len(t.placeholders()) == 0 {
 		return nil, fmt.Errorf("push enrollment: %s names no device: it needs {device.udid}, {device.serial} or {device.labels.NAME}", quote(enrollment))
 	}
-	return &Outbox{store: store, pusher: pusher, enrollment: t, log: logger(log)}, nil
+	return &Outbox{Metrics: NewMetrics(), store: store, pusher: pusher, enrollment: t, log: logger(log)}, nil
 }
 
 // PushDue pushes what was never pushed in its present form, at most pushBatch credentials. It goes on
@@ -174,6 +177,7 @@ func (o *Outbox) Push(ctx context.Context, call issuance.Call, id issuance.Crede
 	}
 	if failed == nil {
 		o.waiting.succeeded(id)
+		o.Metrics.pushed.Inc()
 		o.log.InfoContext(ctx, "declarations pushed", "credential", id, "device", deviceName(standing.Device), "withdrawn", !c.WithdrawnAt.IsZero())
 		if err := o.store.MarkPushed(ctx, call, id, issuance.PushOutcome{Before: before, Pushed: pushMark(c), Done: true}); err != nil {
 			return fmt.Errorf("note push of %s: %w", id, err)
@@ -183,6 +187,7 @@ func (o *Outbox) Push(ctx context.Context, call issuance.Call, id issuance.Crede
 	if ctx.Err() != nil { // the server stops, or nobody waits for it: no failure of the MDM's
 		return failed
 	}
+	o.Metrics.notPushed.Inc()
 	until, _ := o.waiting.failed(id, call.Now, firstPushPause, lastPushPause)
 	why := pushFailure(failed, &standing)
 	o.log.WarnContext(ctx, "declarations not pushed", "credential", id, "device", deviceName(standing.Device), "error", why, "again", until)

@@ -13,6 +13,7 @@ import (
 	"assay/internal/issuance"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // mdm is an MDM that keeps what is pushed to it, by enrollment and Identifier.
@@ -91,6 +92,9 @@ func TestPushBringsTheDeclarationsOnce(t *testing.T) {
 	if n := d.pushDue(o); n != 0 || m.pushes != 1 {
 		t.Errorf("pushed again: %d", m.pushes)
 	}
+	if ok, failed := testutil.ToFloat64(o.Metrics.pushed), testutil.ToFloat64(o.Metrics.notPushed); ok != 1 || failed != 0 {
+		t.Errorf("%v good and %v failed pushes counted", ok, failed)
+	}
 	renewed, err := d.declarer.Renew(t.Context(), d.call(), id, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -137,6 +141,9 @@ func TestFailedPushIsNotedAndTriedLater(t *testing.T) {
 	m.fail = nil
 	if d.now = d.now.Add(firstPushPause); d.pushDue(o) != 1 {
 		t.Error("not tried again")
+	}
+	if ok, failed := testutil.ToFloat64(o.Metrics.pushed), testutil.ToFloat64(o.Metrics.notPushed); ok != 1 || failed != 1 {
+		t.Errorf("%v good and %v failed pushes counted, want one of each", ok, failed)
 	}
 	if failure := d.delivery(declared.Credential.ID).Credential.PushError; failure != "" {
 		t.Errorf("after a success it still says %q", failure)

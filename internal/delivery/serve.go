@@ -33,25 +33,27 @@ type documentServer struct {
 	identity *MDMIdentity // nil on the main listener
 	log      *slog.Logger
 	now      func() time.Time
+	metrics  *Metrics
 }
 
 // Handler serves published documents at /credential/{secret}: the exact media type that devices
-// demand, stable bytes and an ETag. Documents with Authentication MDM it refuses.
-func Handler(store Documents, log *slog.Logger, now func() time.Time) http.Handler {
-	return &documentServer{store: store, log: logger(log), now: now}
+// demand, stable bytes and an ETag. Documents with Authentication MDM it refuses. metrics may be nil.
+func Handler(store Documents, log *slog.Logger, now func() time.Time, metrics *Metrics) http.Handler {
+	return &documentServer{store: store, log: logger(log), now: now, metrics: measuring(metrics)}
 }
 
 // MDMHandler serves documents with Authentication MDM at /credential/{secret}, each to the device
 // that it was made for: the one that shows the identity which the MDM gave it. Documents without are
-// refused, because their declarations say that anybody who has the URL may fetch them elsewhere.
-func MDMHandler(store Documents, identity *MDMIdentity, log *slog.Logger, now func() time.Time) http.Handler {
-	return &documentServer{store: store, identity: identity, log: logger(log), now: now}
+// refused, because their declarations say that anybody who has the URL may fetch them elsewhere. metrics may be nil.
+func MDMHandler(store Documents, identity *MDMIdentity, log *slog.Logger, now func() time.Time, metrics *Metrics) http.Handler {
+	return &documentServer{store: store, identity: identity, log: logger(log), now: now, metrics: measuring(metrics)}
 }
 
 func (s *documentServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := s.now()
 	doc, err := s.store.DocumentByPath(r.Context(), sha256.Sum256([]byte(r.PathValue("secret"))), now)
 	if errors.Is(err, issuance.ErrNotFound) {
+		s.metrics.refused(checkUnknown)
 		http.Error(w, noSuchDocument, http.StatusNotFound)
 		return
 	} else if err != nil {
@@ -83,6 +85,7 @@ func (s *documentServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.log.WarnContext(r.Context(), "document was cut off on its way", append(describe(&doc, r), "error", err)...)
 		return
 	}
+	s.metrics.Fetched.Inc()
 	s.log.InfoContext(r.Context(), "document fetched", describe(&doc, r)...)
 }
 
@@ -123,6 +126,7 @@ func (s *documentServer) noteFirst(w http.ResponseWriter, r *http.Request, doc *
 // refuse answers a refused fetch: 403 with the failed check where the identity was judged, for the
 // device's administrator; else what a stranger gets.
 func (s *documentServer) refuse(w http.ResponseWriter, r *http.Request, doc *issuance.FetchedDocument, now time.Time, refusal *FetchRefusal) {
+	s.metrics.refused(refusal.Check)
 	for _, name := range []string{"ETag", "Content-Type", "Content-Length"} {
 		w.Header().Del(name)
 	}
@@ -151,6 +155,7 @@ func (s *documentServer) refuse(w http.ResponseWriter, r *http.Request, doc *iss
 }
 
 func (s *documentServer) unavailable(w http.ResponseWriter, r *http.Request, doing string, err error) {
+	s.metrics.refused(checkInternal)
 	h := w.Header()
 	h.Del("ETag")
 	s.log.ErrorContext(r.Context(), doing, "error", err)

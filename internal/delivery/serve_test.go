@@ -25,7 +25,7 @@ func serving(h http.Handler) http.Handler {
 func (d *desk) clock() time.Time { return d.now }
 
 func (d *desk) main(store Documents) http.Handler {
-	return serving(Handler(store, slog.New(slog.NewTextHandler(&d.log, nil)), d.clock))
+	return serving(Handler(store, slog.New(slog.NewTextHandler(&d.log, nil)), d.clock, nil))
 }
 
 // get fetches a document by its URL, whatever its host.
@@ -168,7 +168,7 @@ func TestDocumentsAreServedByTheirListenerOnly(t *testing.T) {
 
 // mdmServer is the MDM listener over real TLS.
 func (d *desk) mdmServer(identity *MDMIdentity) *httptest.Server {
-	server := httptest.NewUnstartedServer(serving(MDMHandler(d.store, identity, slog.New(slog.NewTextHandler(&d.log, nil)), d.clock)))
+	server := httptest.NewUnstartedServer(serving(MDMHandler(d.store, identity, slog.New(slog.NewTextHandler(&d.log, nil)), d.clock, nil)))
 	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	server.StartTLS()
 	d.Cleanup(server.Close)
@@ -322,7 +322,7 @@ func BenchmarkServeDocument(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	h := serving(Handler(s.store, slog.New(slog.DiscardHandler), func() time.Time { return s.now }))
+	h := serving(Handler(s.store, slog.New(slog.DiscardHandler), func() time.Time { return s.now }, nil))
 	b.ReportAllocs()
 	for b.Loop() {
 		if response, _ := get(h, "GET", published.URL); response.StatusCode != http.StatusOK {

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"assay/attest"
 	"assay/internal/ca"
@@ -26,6 +27,8 @@ const ConfigVersion = 1
 const (
 	maxConfigSize = 1 << 20
 	maxShards     = 4096 // CRLs per issuer
+
+	maxShutdownDelay = time.Minute
 )
 
 // Config is assay.yaml. Unknown keys and versions are refused; paths are relative to the folder.
@@ -41,6 +44,12 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// MetricsListen is the address of the Prometheus endpoint (plain HTTP, /metrics). Default: none.
 	MetricsListen string `yaml:"metricsListen,omitempty"`
+	// Pprof serves profiles of the process under /debug/pprof of the metrics listener, which must then be on
+	// loopback: profiles show what is in memory.
+	Pprof bool `yaml:"pprof,omitempty"`
+	// ShutdownDelay is how long the server goes on serving once it is told to stop, while /readyz says so.
+	// Default: not at all; at most 60s.
+	ShutdownDelay time.Duration `yaml:"shutdownDelay,omitempty"`
 	// TLS is the operator's serving certificate. Default: one from the installation's own serving root.
 	TLS TLS `yaml:"tls,omitempty"`
 	// Admin is the listener of the admin API. Default: none.
@@ -258,10 +267,11 @@ func (c *Config) check() error {
 	if err := c.checkListen(); err != nil {
 		fault("listen: %w", err)
 	}
-	if c.MetricsListen != "" {
-		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
-			fault("metricsListen: %w", err)
-		}
+	if err := c.checkMetrics(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.ShutdownDelay < 0 || c.ShutdownDelay > maxShutdownDelay {
+		fault("shutdownDelay: %s is not between 0s and %s", c.ShutdownDelay, maxShutdownDelay)
 	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		fault("tls: certificate and key go together")
@@ -310,6 +320,24 @@ func (c *Config) checkListen() error {
 	}
 	_, err := baseURL(c.URL, c.Listen)
 	return err
+}
+
+// checkMetrics refuses profiles where others than this machine could read them.
+func (c *Config) checkMetrics() error {
+	if c.MetricsListen == "" {
+		if c.Pprof {
+			return errors.New("pprof: there is no metricsListen to serve profiles on")
+		}
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.MetricsListen)
+	if err != nil {
+		return fmt.Errorf("metricsListen: %w", err)
+	}
+	if ip := net.ParseIP(host); c.Pprof && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("pprof: metricsListen is %s, but profiles show what is in memory, keys included: listen on 127.0.0.1 or say pprof: false", c.MetricsListen)
+	}
+	return nil
 }
 
 // baseURL is the https URL of a listener: the configured one, else the one of its address. An address

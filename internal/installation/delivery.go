@@ -131,18 +131,18 @@ func (i *Installation) API(operator string) (http.Handler, error) {
 	if syncs != nil {
 		i.syncs = append(i.syncs, syncs)
 	}
-	api, err := i.newAPI(d, syncs, slog.New(slog.DiscardHandler))
+	api, err := i.newAPI(d, syncs, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
 	return api.As(operator), nil
 }
 
-// newAPI makes the admin API; syncs may be nil.
-func (i *Installation) newAPI(d *deliveries, syncs *abm.Runner, log *slog.Logger) (*admin.API, error) {
+// newAPI makes the admin API; syncs and metrics may be nil.
+func (i *Installation) newAPI(d *deliveries, syncs *abm.Runner, metrics *admin.Metrics, log *slog.Logger) (*admin.API, error) {
 	config := admin.Config{
 		Store: i.Store, Declarer: d.declarer, Directories: i.directoryNames(),
-		Organization: i.Config.Name, Version: version(), Log: log, Now: i.now,
+		Organization: i.Config.Name, Version: version(), Metrics: metrics, Log: log, Now: i.now,
 	}
 	if d.outbox != nil {
 		config.Push = d.outbox.Push
@@ -206,7 +206,7 @@ func (i *Installation) profileSigner() ([]*x509.Certificate, crypto.Signer, erro
 }
 
 // mdmHandler serves documents to devices that show the identity which their MDM gave them.
-func (i *Installation) mdmHandler(log *slog.Logger) (http.Handler, error) {
+func (i *Installation) mdmHandler(metrics *delivery.Metrics, log *slog.Logger) (http.Handler, error) {
 	c := i.Config.MDM
 	var cas []*x509.Certificate
 	for _, name := range c.CA {
@@ -221,7 +221,7 @@ func (i *Installation) mdmHandler(log *slog.Logger) (http.Handler, error) {
 		return nil, &ConfigError{fmt.Errorf("mdm: %w", err)}
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /credential/{secret}", delivery.MDMHandler(i.Store, identity, log, i.now))
+	mux.Handle("GET /credential/{secret}", delivery.MDMHandler(i.Store, identity, log, i.now, metrics))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux, nil
 }

@@ -15,7 +15,7 @@ import (
 
 // front is one listener of the server and what it serves.
 type front struct {
-	name     string // acme, admin, mdm or metrics
+	name     string // acme, admin, mdm or metricsFront
 	listener net.Listener
 	url      string
 	handler  http.Handler
@@ -23,13 +23,17 @@ type front struct {
 	server   *http.Server
 }
 
+// metricsFront is the listener of metrics and health.
+const metricsFront = "metrics"
+
 // fronts are the listeners of one server. They are opened before anything is served, because each
 // part of the server names the URLs of the others.
 type fronts struct {
-	limits limits
-	log    *slog.Logger
-	all    []*front
-	done   chan error // one per front that is being served
+	limits   limits
+	log      *slog.Logger
+	measures *measures
+	all      []*front
+	done     chan error // one per front that is being served
 }
 
 // open listens on the address. The URL is the configured one, else the one of the address in use.
@@ -54,8 +58,9 @@ func (f *fronts) serve() <-chan error {
 			Handler: one.handler, TLSConfig: one.tls,
 			ReadHeaderTimeout: f.limits.header, ReadTimeout: f.limits.read, WriteTimeout: f.limits.write,
 			IdleTimeout: f.limits.idle, MaxHeaderBytes: f.limits.maxHeaderBytes,
-			HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: f.limits.streams},
-			ErrorLog: slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // failed handshakes of strangers
+			HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: f.limits.streams},
+			ErrorLog:  f.measures.errorLog(one.name, f.log),
+			ConnState: f.measures.connections(one.name),
 		}
 		go func() {
 			if one.tls != nil {
@@ -68,14 +73,25 @@ func (f *fronts) serve() <-chan error {
 	return f.done
 }
 
-// shutdown stops every front and waits for the requests in flight.
+// shutdown stops every front and waits for the requests in flight. The metrics come last: until nothing is in
+// flight any more, they say how the server stops.
 func (f *fronts) shutdown(ctx context.Context) error {
+	return errors.Join(
+		f.stop(ctx, func(one *front) bool { return one.name != metricsFront }),
+		f.stop(ctx, func(one *front) bool { return one.name == metricsFront }),
+	)
+}
+
+// stop stops some fronts.
+func (f *fronts) stop(ctx context.Context, which func(*front) bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.limits.shutdown)
 	defer cancel()
 	errs := make([]error, len(f.all))
 	var stopping sync.WaitGroup
 	for n, one := range f.all {
-		stopping.Go(func() { errs[n] = one.server.Shutdown(ctx) })
+		if which(one) {
+			stopping.Go(func() { errs[n] = one.server.Shutdown(ctx) })
+		}
 	}
 	stopping.Wait()
 	return errors.Join(errs...)

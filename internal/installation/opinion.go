@@ -10,8 +10,6 @@ import (
 
 	"assay/internal/opinion"
 	"assay/internal/server"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Opinion is a service outside that is asked about requests (docs/opinion.md).
@@ -103,19 +101,19 @@ func (i *Installation) OpinionClient(log *slog.Logger) (*opinion.Client, error) 
 	return client, nil
 }
 
-// askOutside lets the server ask the service outside, where one is configured. It returns what the server
-// measures then, and what to do once it has stopped.
-func (i *Installation) askOutside(acme *server.Server, log *slog.Logger) (metrics []prometheus.Collector, hangUp func(), err error) {
+// askOutside lets the server ask the service outside, where one is configured. It returns what to do once the
+// server has stopped.
+func (i *Installation) askOutside(acme *server.Server, measures *measures, log *slog.Logger) (hangUp func(), err error) {
 	client, err := i.OpinionClient(log)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	metrics = acme.Metrics.Collectors()
 	if client == nil {
-		return metrics, func() {}, nil
+		return func() {}, nil
 	}
 	acme.Opinion = client.Ask
-	return append(metrics, client.Metrics.Collectors()...), client.Close, nil
+	measures.add(client.Metrics.Collectors()...)
+	return client.Close, nil
 }
 
 // readOpinionSecrets reads the secrets; with one, anybody can speak to the service as this installation.

@@ -124,15 +124,24 @@ func (l *livePolicy) use(p *policy.Policy) {
 	}
 }
 
-// refresh reads the file again if it changed.
-func (l *livePolicy) refresh() {
+// reload is what became of looking at a policy's file.
+type reload int
+
+const (
+	reloadNone reload = iota // nothing changed
+	reloadGood
+	reloadBad // the last good policy stays in use
+)
+
+// refresh reads the file again if it changed. The same fault is told once.
+func (l *livePolicy) refresh() reload {
 	info, err := os.Stat(l.path)
 	if err == nil && stateOf(info) == l.read {
-		return
+		return reloadNone
 	}
 	if err == nil && stateOf(info) != l.seen { // it may still be written
 		l.seen = stateOf(info)
-		return
+		return reloadNone
 	}
 	var p *policy.Policy
 	if err == nil {
@@ -140,25 +149,28 @@ func (l *livePolicy) refresh() {
 	}
 	if err == nil && l.read != l.seen { // it was replaced since: the next look tells more
 		l.seen, l.read = l.read, fileState{}
-		return
+		return reloadNone
 	}
 	if err != nil {
-		if l.logged != err.Error() {
-			l.log.Error("the last good policy stays in use", "directory", l.directory, "error", err)
-		}
+		told := l.logged == err.Error()
 		l.logged = err.Error()
-		return
+		if told {
+			return reloadNone
+		}
+		l.log.Error("the last good policy stays in use", "directory", l.directory, "error", err)
+		return reloadBad
 	}
 	l.logged = ""
 	if p.Version() == l.current.Load().Version() {
-		return
+		return reloadGood
 	}
 	l.log.Info("policy read again", "directory", l.directory, "policy", p.Version().Name, "sha256", p.Version().SHA256)
 	l.use(p)
+	return reloadGood
 }
 
 // watchPolicies looks at the files of policies until the context ends.
-func watchPolicies(ctx context.Context, live map[string]*livePolicy) {
+func watchPolicies(ctx context.Context, live map[string]*livePolicy, note func(directory string, r reload)) {
 	ticker := time.NewTicker(policyCheck)
 	defer ticker.Stop()
 	for {
@@ -167,7 +179,7 @@ func watchPolicies(ctx context.Context, live map[string]*livePolicy) {
 			return
 		case <-ticker.C:
 			for _, l := range live {
-				l.refresh()
+				note(l.directory, l.refresh())
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,9 +23,6 @@ import (
 	"assay/internal/server"
 	"assay/policy"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,7 +79,8 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if listen == "" {
 		listen = i.Config.Listen
 	}
-	fronts := &fronts{limits: i.limits, log: o.Log}
+	measures := i.newMeasures(o.Log)
+	fronts := &fronts{limits: i.limits, log: o.Log, measures: measures}
 	defer func() { err = errors.Join(err, fronts.close()) }()
 	running := &Running{Directories: map[string]string{}}
 	if err := i.openFronts(fronts, listen, running); err != nil {
@@ -97,11 +94,13 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	acme, err := i.newServer(ctx, running, policies, o.Log)
+	measures.watches(policies)
+	acme, err := i.newServer(ctx, running, policies, measures, o.Log)
 	if err != nil {
 		return err
 	}
-	metrics, hangUp, err := i.askOutside(acme, o.Log)
+	measures.serves(acme)
+	hangUp, err := i.askOutside(acme, measures, o.Log)
 	if err != nil {
 		return err
 	}
@@ -114,23 +113,28 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if deliveries.outbox != nil {
+		deliveries.outbox.Metrics = measures.deliveries
+	}
 	syncs, err := i.newSyncs(o.Log)
 	if err != nil {
 		return err
 	}
 	if syncs != nil {
 		defer syncs.Stop()
+		measures.add(syncs.Metrics.Collectors()...)
 	}
 	if err := i.equip(fronts, acme, deliveries, syncs, o.Log); err != nil {
 		return err
 	}
-	if err := i.serveMetrics(fronts, metrics, running); err != nil {
+	health := &health{store: i.Store, issuing: acme.CanIssue, now: i.now}
+	if err := i.serveMetrics(fronts, health, running); err != nil {
 		return err
 	}
 	if err := writeURLs(i.Dir, running); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	return i.run(ctx, fronts, acme, beside{deliveries, policies, syncs, key}, running, o)
+	return i.run(ctx, fronts, acme, beside{deliveries, policies, syncs, key, health}, running, o)
 }
 
 // openFronts opens the listeners that are configured, the one for ACME first.
@@ -169,12 +173,12 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 			f.handler = acme
 		case "admin":
 			var api *admin.API
-			if api, err = i.newAPI(deliveries, syncs, log); err == nil {
+			if api, err = i.newAPI(deliveries, syncs, fronts.measures.admin, log); err == nil {
 				f.handler = api.Handler()
 			}
 		case "mdm":
 			f.tls.ClientAuth = tls.RequestClientCert // verified by the handler, so that a refusal names the device
-			f.handler, err = i.mdmHandler(log)
+			f.handler, err = i.mdmHandler(fronts.measures.deliveries, log)
 		}
 		if err != nil {
 			return err
@@ -189,6 +193,7 @@ type beside struct {
 	policies   map[string]*livePolicy
 	syncs      *abm.Runner // nil: there is no source to be in step with
 	auditKey   ed25519.PrivateKey
+	health     *health
 }
 
 // run serves until the context ends, with the periodic work beside it.
@@ -199,7 +204,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	periodic, stopPeriodic := context.WithCancel(ctx)
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, o.Log) })
-	working.Go(func() { watchPolicies(periodic, b.policies) })
+	working.Go(func() { watchPolicies(periodic, b.policies, fronts.measures.policy) })
 	working.Go(func() { i.sealAudit(periodic, b.auditKey, o.Log) })
 	working.Go(func() { i.watchLists(periodic, o.Log) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
@@ -221,7 +226,9 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
+		b.health.stopping.Store(true)
 		o.Log.Info("stopping: requests in flight are finished first")
+		err = i.linger(failed)
 	}
 	err = errors.Join(err, fronts.shutdown(ctx))
 	stopPeriodic()
@@ -231,8 +238,22 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	return errors.Join(err, acme.FlushStrangers(flush))
 }
 
+// linger goes on serving for as long as the configuration has it, so that whoever balances load sees in
+// /readyz that the server stops, and sends nobody any more. It ends early if a listener fails.
+func (i *Installation) linger(failed <-chan error) error {
+	if i.Config.ShutdownDelay == 0 {
+		return nil
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(i.Config.ShutdownDelay):
+		return nil
+	}
+}
+
 // newServer wires the ACME server from configuration and database.
-func (i *Installation) newServer(ctx context.Context, running *Running, policies map[string]*livePolicy, log *slog.Logger) (*server.Server, error) {
+func (i *Installation) newServer(ctx context.Context, running *Running, policies map[string]*livePolicy, measures *measures, log *slog.Logger) (*server.Server, error) {
 	base := running.BaseURL
 	issuers, active, err := i.issuers(ctx, base)
 	if err != nil {
@@ -274,8 +295,8 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 	}
 	return server.New(server.Config{
 		BaseURL: base, Directories: directories, Issuers: issuers, Shards: i.Config.Revocation.Shards,
-		Documents: delivery.Handler(i.Store, log, i.now),
-		Store:     i.Store, Verifier: attest.NewVerifier(), Log: log, Now: i.now,
+		Documents: delivery.Handler(i.Store, log, i.now, measures.deliveries), Metrics: measures.acme,
+		Store: i.Store, Verifier: attest.NewVerifier(), Log: log, Now: i.now,
 	})
 }
 
@@ -320,25 +341,6 @@ func (i *Installation) cleanUp(ctx context.Context, log *slog.Logger) error {
 	cleaned, err := i.Store.CleanUp(ctx, i.now())
 	log.Debug("cleaned up", "rows", cleaned)
 	return err
-}
-
-// serveMetrics opens the listener for Prometheus metrics, if one is configured.
-func (i *Installation) serveMetrics(fronts *fronts, metrics []prometheus.Collector, running *Running) error {
-	if i.Config.MetricsListen == "" {
-		return nil
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics...)
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	f, err := fronts.open("metrics", i.Config.MetricsListen, "http://"+i.Config.MetricsListen)
-	if err != nil {
-		return err
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	f.url, f.handler = "http://"+f.listener.Addr().String()+"/metrics", mux
-	running.MetricsURL = f.url
-	return nil
 }
 
 // lock takes the folder for one server. It locks the data key, which a server cannot do without: a

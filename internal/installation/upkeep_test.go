@@ -36,7 +36,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
-	acme, err := i.newServer(t.Context(), running, nil, logger)
+	acme, err := i.newServer(t.Context(), running, nil, i.newMeasures(logger), logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestUpkeepStopsWithItsContext(t *testing.T) {
 	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
-	acme, err := i.newServer(t.Context(), running, nil, logger)
+	acme, err := i.newServer(t.Context(), running, nil, i.newMeasures(logger), logger)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ const (
 func (s *Server) directory(w http.ResponseWriter, r *http.Request) {
 	dir, ok := s.Directories[r.PathValue("dir")]
 	if !ok {
-		s.writeProblem(r.Context(), w, nil, notFound("directory"))
+		s.noDirectory(r.Context(), w)
 		return
 	}
 	body, err := json.Marshal(acme.Directory{
@@ -45,7 +45,7 @@ func (s *Server) directory(w http.ResponseWriter, r *http.Request) {
 func (s *Server) newNonce(w http.ResponseWriter, r *http.Request) {
 	dir, ok := s.Directories[r.PathValue("dir")]
 	if !ok {
-		s.writeProblem(r.Context(), w, nil, notFound("directory"))
+		s.noDirectory(r.Context(), w)
 		return
 	}
 	if err := s.acmeHeaders(r.Context(), w, dir); err != nil {

@@ -31,7 +31,6 @@ const endTimeout = 5 * time.Second
 // apply the profile, claim, sign, complete. Nothing is held before the claim; nothing is signed
 // before its serial is on disk; nothing is delivered whose claim was undone.
 func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
-	began := s.Now()
 	order, err := s.readyOrder(ctx, r)
 	if err != nil {
 		return nil, err
@@ -54,6 +53,7 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.counts[r.dir.Name].decided[decision.Outcome].Inc()
 	if decision.Outcome != policy.Issue {
 		return nil, s.refuseOrder(ctx, r, order, in, decision)
 	}
@@ -82,7 +82,7 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Metrics.issued(r.dir.Name, string(evidence.Kind), s.Now().Sub(began))
+	s.counts[r.dir.Name].issued[evidence.Kind].Inc()
 	s.logIssued(ctx, r, claimed, decision)
 	return &reply{status: http.StatusOK, location: s.url(r.dir, "order", string(order.ID)), body: s.wireOrder(r.dir, order)}, nil
 }

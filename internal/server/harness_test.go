@@ -265,7 +265,7 @@ func (h *harness) makeConfig() {
 	log := slog.New(slog.NewJSONHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.config = server.Config{
 		BaseURL:   baseURL + "/",
-		Documents: delivery.Handler(h.store, log, h.clock.Now),
+		Documents: delivery.Handler(h.store, log, h.clock.Now, nil),
 		Issuers:   issuers,
 		Directories: map[string]*server.Directory{
 			dirDefault: {Name: dirDefault, Profile: ca.DefaultProfile(), Issuer: h.issuer, Roots: standIn, Identifiers: code, StandIn: true},

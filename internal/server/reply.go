@@ -10,11 +10,10 @@ import (
 	"assay/internal/issuance"
 )
 
-// writeReply writes a success. Every one carries a fresh nonce: Apple's client ends without it.
-func (s *Server) writeReply(ctx context.Context, w http.ResponseWriter, dir *Directory, out *reply) {
+// writeReply writes a success and returns the status that was sent. Every one carries a fresh nonce: Apple's client ends without it.
+func (s *Server) writeReply(ctx context.Context, w http.ResponseWriter, dir *Directory, out *reply) (status int) {
 	if err := s.acmeHeaders(ctx, w, dir); err != nil {
-		s.writeProblem(ctx, w, nil, s.internal(ctx, err))
-		return
+		return s.writeProblem(ctx, w, nil, s.internal(ctx, err))
 	}
 	for _, link := range out.links {
 		w.Header().Add("Link", link)
@@ -26,16 +25,16 @@ func (s *Server) writeReply(ctx context.Context, w http.ResponseWriter, dir *Dir
 	if body == nil {
 		var err error
 		if body, err = json.Marshal(out.body); err != nil {
-			s.writeProblem(ctx, w, nil, s.internal(ctx, err))
-			return
+			return s.writeProblem(ctx, w, nil, s.internal(ctx, err))
 		}
 		kind = "application/json"
 	}
 	writeBody(w, out.status, kind, body)
+	return out.status
 }
 
-// writeProblem writes a problem document. Without a directory it carries no nonce.
-func (s *Server) writeProblem(ctx context.Context, w http.ResponseWriter, dir *Directory, p *acme.Problem) {
+// writeProblem writes a problem document and returns the status that was sent. Without a directory it carries no nonce.
+func (s *Server) writeProblem(ctx context.Context, w http.ResponseWriter, dir *Directory, p *acme.Problem) (status int) {
 	if dir != nil {
 		if err := s.acmeHeaders(ctx, w, dir); err != nil {
 			p = s.internal(ctx, err)
@@ -47,9 +46,17 @@ func (s *Server) writeProblem(ctx context.Context, w http.ResponseWriter, dir *D
 	body, err := json.Marshal(p)
 	if err != nil {
 		http.Error(w, "problem document cannot be written", http.StatusInternalServerError)
-		return
+		return http.StatusInternalServerError
 	}
 	writeBody(w, p.Status, "application/problem+json", body)
+	return p.Status
+}
+
+// noDirectory refuses a request to a directory that there is not.
+func (s *Server) noDirectory(ctx context.Context, w http.ResponseWriter) (status int) {
+	p := notFound("directory")
+	s.Metrics.refused("", p)
+	return s.writeProblem(ctx, w, nil, p)
 }
 
 func (s *Server) acmeHeaders(ctx context.Context, w http.ResponseWriter, dir *Directory) error {

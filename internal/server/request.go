@@ -63,14 +63,16 @@ type reply struct {
 // signed wraps a handler with everything that comes before it: limits, JWS, nonce, account. The
 // order of checks is nonce authenticity and age, signature, then consumption in the handler's own
 // transaction, so unsigned traffic writes nothing.
-func (s *Server) signed(by signer, handle func(context.Context, *request) (*reply, error)) http.Handler {
+func (s *Server) signed(name string, by signer, handle func(context.Context, *request) (*reply, error)) http.Handler {
+	step := s.Metrics.step(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		began := s.Now()
 		// A cut connection must not leave a step half done: what was begun is finished.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(hr.Context()), requestTimeout)
 		defer cancel()
 		dir, ok := s.Directories[hr.PathValue("dir")]
 		if !ok {
-			s.writeProblem(ctx, w, nil, notFound("directory"))
+			step.answered(s.noDirectory(ctx, w), s.Now().Sub(began))
 			return
 		}
 		var r *request
@@ -82,10 +84,10 @@ func (s *Server) signed(by signer, handle func(context.Context, *request) (*repl
 			return err
 		})
 		if err != nil {
-			s.writeProblem(ctx, w, dir, s.refuse(ctx, dir, hr, r, err))
+			step.answered(s.writeProblem(ctx, w, dir, s.refuse(ctx, dir, hr, r, err)), s.Now().Sub(began))
 			return
 		}
-		s.writeReply(ctx, w, dir, out)
+		step.answered(s.writeReply(ctx, w, dir, out), s.Now().Sub(began))
 	})
 }
 

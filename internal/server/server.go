@@ -96,6 +96,7 @@ type Server struct {
 	keys      accountKeys
 	strangers strangers
 	policies  keptPolicies
+	counts    map[string]directoryCounts // by directory
 	handler   http.Handler
 }
 
@@ -132,7 +133,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
-	s := &Server{Config: cfg, nonces: nonces{store: cfg.Store, random: cfg.Random}}
+	s := &Server{Config: cfg, nonces: nonces{store: cfg.Store, random: cfg.Random}, counts: map[string]directoryCounts{}}
+	for name := range cfg.Directories {
+		s.counts[name] = cfg.Metrics.directory(name)
+	}
 	s.handler = s.routes()
 	return s, nil
 }
@@ -143,32 +147,33 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // routes is the whole surface of the ACME listener.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /acme/{dir}/directory", s.directory)
-	mux.HandleFunc("GET /acme/{dir}/new-nonce", s.newNonce) // HEAD too
+	mux.HandleFunc("GET /acme/{dir}/directory", s.measured("directory", s.directory))
+	mux.HandleFunc("GET /acme/{dir}/new-nonce", s.measured("new-nonce", s.newNonce)) // HEAD too
 
 	for _, route := range []struct {
 		path   string
+		step   string // its name in the metrics
 		by     signer
 		handle func(context.Context, *request) (*reply, error)
 	}{
-		{"new-account", byKey, s.newAccount},
-		{"account/{id}", byAccount, s.account},
-		{"account/{id}/orders", byAccount, s.orders},
-		{"key-change", byAccount, s.keyChange},
-		{"new-order", byAccount, s.newOrder},
-		{"order/{id}", byAccount, s.order},
-		{"authorization/{id}", byAccount, s.authorization},
-		{"challenge/{id}", byAccount, s.challenge},
-		{"order/{id}/finalize", byAccount, s.finalize},
-		{"certificate/{id}", byAccount, s.certificate},
-		{"revoke-cert", byEither, s.revokeCert},
+		{"new-account", "new-account", byKey, s.newAccount},
+		{"account/{id}", "account", byAccount, s.account},
+		{"account/{id}/orders", "orders", byAccount, s.orders},
+		{"key-change", "key-change", byAccount, s.keyChange},
+		{"new-order", "new-order", byAccount, s.newOrder},
+		{"order/{id}", "order", byAccount, s.order},
+		{"authorization/{id}", "authorization", byAccount, s.authorization},
+		{"challenge/{id}", "challenge", byAccount, s.challenge},
+		{"order/{id}/finalize", "finalize", byAccount, s.finalize},
+		{"certificate/{id}", "certificate", byAccount, s.certificate},
+		{"revoke-cert", "revoke-cert", byEither, s.revokeCert},
 	} {
-		mux.Handle("POST /acme/{dir}/"+route.path, s.signed(route.by, route.handle))
+		mux.Handle("POST /acme/{dir}/"+route.path, s.signed(route.step, route.by, route.handle))
 		mux.HandleFunc("/acme/{dir}/"+route.path, s.methodNotAllowed)
 	}
 
-	mux.HandleFunc("GET /crl/{issuer}/{shard}", s.crl)
-	mux.HandleFunc("GET /issuer/{issuer}", s.issuerCertificate)
+	mux.HandleFunc("GET /crl/{issuer}/{shard}", s.measured("crl", s.crl))
+	mux.HandleFunc("GET /issuer/{issuer}", s.measured("issuer", s.issuerCertificate))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	if s.Documents != nil {
 		mux.Handle("GET /credential/{secret}", s.Documents)
@@ -181,7 +186,13 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", http.MethodPost)
 	p := acme.NewProblem(acme.Malformed, "method", "this resource is read by POST-as-GET (RFC 8555, section 6.3)")
 	p.Status = http.StatusMethodNotAllowed
-	s.writeProblem(r.Context(), w, s.Directories[r.PathValue("dir")], p)
+	dir := s.Directories[r.PathValue("dir")]
+	name := ""
+	if dir != nil {
+		name = dir.Name
+	}
+	s.Metrics.refused(name, p)
+	s.writeProblem(r.Context(), w, dir, p)
 }
 
 // DirectoryURL is the URL of a directory, as a credential document names it.

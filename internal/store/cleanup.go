@@ -68,6 +68,7 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 				return c, fmt.Errorf("%s: %w", step.what, err)
 			}
 			*step.count += n
+			s.writer.metrics.cleaned(byCleanUp, step.what, n)
 			more = n == cleanBatch
 		}
 	}

@@ -41,6 +41,11 @@ func (s *Store) ImportDevices(ctx context.Context, call issuance.Call, in issuan
 	if err != nil && !errors.Is(err, errDryRun) {
 		return nil, err
 	}
+	if !in.DryRun {
+		for i := range results {
+			s.writer.metrics.imported.WithLabelValues(string(results[i].Change)).Inc()
+		}
+	}
 	return results, nil
 }
 

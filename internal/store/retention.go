@@ -67,6 +67,7 @@ func (s *Store) inBatches(ctx context.Context, what string, now time.Time, after
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		*count += n
+		s.writer.metrics.cleaned(byRetention, what, n)
 		more = n == cleanBatch
 	}
 	return nil

@@ -50,7 +50,10 @@ func (c *conn) close() error {
 }
 
 // tx is what a change may do. It is valid while the change runs, on the writer's goroutine.
-type tx struct{ conn *conn }
+type tx struct {
+	conn    *conn
+	audited []event // audit rows that it wrote: counted once they are committed
+}
 
 // exec runs a statement and returns how many rows it changed.
 func (t *tx) exec(query string, args ...any) (int64, error) {

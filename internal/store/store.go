@@ -25,6 +25,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -36,6 +37,8 @@ type Options struct {
 	Key []byte
 	// Random is where ids, salts and seal nonces come from; nil means crypto/rand.
 	Random io.Reader
+	// Now tells how long commits take; nil means time.Now. Times of rows come with each call.
+	Now func() time.Time
 }
 
 // Store is an open database. Its methods may be called concurrently, and beside another process
@@ -80,7 +83,7 @@ func open(ctx context.Context, path string, o Options, schema fs.FS) (*Store, er
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	s.writer, err = newWriter(ctx, path)
+	s.writer, err = newWriter(ctx, path, o.Now)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), s.reads.close())
 	}

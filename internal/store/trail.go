@@ -56,6 +56,7 @@ func (s *Store) record(t *tx, call issuance.Call, r audit.Row, p audit.Personal)
 	if err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
+	t.audited = append(t.audited, event{r.Action, r.Outcome})
 	if _, err := t.exec(`INSERT INTO audit_places (audit) VALUES (?)`, string(id)); err != nil {
 		return fmt.Errorf("write place of audit row: %w", err)
 	}

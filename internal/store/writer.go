@@ -40,6 +40,9 @@ type writer struct {
 	closed bool
 
 	relaxed bool // the connection is at synchronous=NORMAL
+	pulse
+	metrics *metrics
+	now     func() time.Time
 }
 
 // changeKind says how a change is committed.
@@ -59,6 +62,7 @@ type job struct {
 	state   atomic.Int32
 	answer  chan error
 	err     error
+	audited []event // audit rows that it wrote, the last time that it ran
 }
 
 // States of a job: whoever takes it from waiting owns it.
@@ -78,7 +82,7 @@ func (k *kept) Unwrap() error { return k.err }
 // keep commits what was done so far and returns err all the same.
 func keep(err error) error { return &kept{err} }
 
-func newWriter(ctx context.Context, path string) (*writer, error) {
+func newWriter(ctx context.Context, path string, now func() time.Time) (*writer, error) {
 	db, err := openPool(dsn(path, "synchronous(FULL)", "secure_delete(1)", "cache_size(-8192)",
 		"wal_autocheckpoint(4000)", "temp_store(MEMORY)"), 1)
 	if err != nil {
@@ -88,11 +92,16 @@ func newWriter(ctx context.Context, path string) (*writer, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if now == nil {
+		now = time.Now
+	}
 	w := &writer{
 		db:   db,
 		conn: &conn{c: c, stmts: make(map[string]*sql.Stmt)},
 		jobs: make(chan *job, queueLength),
 		done: make(chan struct{}),
+
+		metrics: newMetrics(), now: now,
 	}
 	go w.loop()
 	return w, nil
@@ -138,6 +147,7 @@ func (w *writer) send(j *job, wait bool) error {
 	case w.jobs <- j:
 		return nil
 	default:
+		w.metrics.rejected.Inc()
 		return issuance.ErrOverloaded
 	}
 }
@@ -188,7 +198,12 @@ func (w *writer) commit(batch []*job) {
 	if len(taken) == 0 {
 		return
 	}
+	began := w.now()
+	w.since.Store(&began)
 	failed := w.transact(taken)
+	w.since.Store(nil)
+	w.failed.Store(failed != nil)
+	w.metrics.committed(taken, !w.relaxed, w.now().Sub(began), failed != nil)
 	for _, j := range taken {
 		err := j.err
 		if failed != nil {
@@ -246,7 +261,9 @@ func (w *writer) runOne(j *job, savepoint bool) error {
 			return fmt.Errorf("savepoint: %w", err)
 		}
 	}
-	j.err = guarded(j.run, &tx{conn: w.conn})
+	t := &tx{conn: w.conn}
+	j.err = guarded(j.run, t)
+	j.audited = t.audited
 	if breaksTransaction(j.err) {
 		return j.err
 	}

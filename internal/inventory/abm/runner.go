@@ -15,6 +15,9 @@ var ErrRunning = errors.New("a sync is under way")
 
 // Runner makes syncs one at a time: those that are due, and those that are asked for. Stop it.
 type Runner struct {
+	// Metrics count the syncs. Default: kept but not registered anywhere.
+	Metrics *Metrics
+
 	syncer Syncer
 	every  time.Duration
 	log    *slog.Logger
@@ -34,7 +37,7 @@ func NewRunner(s Syncer, every time.Duration, log *slog.Logger) *Runner {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{syncer: s, every: every, log: log}
+	r := &Runner{Metrics: NewMetrics(), syncer: s, every: every, log: log}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -115,6 +118,7 @@ func (r *Runner) run(ctx context.Context, call issuance.Call, o Options) {
 	r.mu.Lock()
 	r.current, r.ended = nil, &ended
 	r.mu.Unlock()
+	r.Metrics.ended(&ended, err, r.syncer.Now())
 	r.tell(ctx, &ended, err)
 }
 

@@ -14,6 +14,8 @@ import (
 	"assay/internal/inventory/abm/abmtest"
 	"assay/internal/issuance"
 	"assay/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // buffer is a log that several goroutines use.
@@ -108,6 +110,36 @@ func TestRunnerMakesOneSyncAtATime(t *testing.T) {
 	}
 	if err := runner.Start(call, abm.Options{}); err == nil {
 		t.Error("starts though it was stopped")
+	}
+}
+
+func TestRunnerCountsSyncsByWhatCameOfThem(t *testing.T) {
+	r := newSyncRig(t, 2)
+	runner := abm.NewRunner(r.Syncer, time.Hour, nil)
+	defer runner.Stop()
+	if err := runner.RunDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.clock.Wait(t.Context(), time.Hour)
+	r.service.Fail(abmtest.List, abmtest.Status(403, ""))
+	if err := runner.RunDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := runner.Start(r.call(), abm.Options{DryRun: true}); err != nil { // changes nothing: counts for nothing
+		t.Fatal(err)
+	}
+	ended(t, runner)
+	err := testutil.CollectAndCompare(runner.Metrics.Syncs, strings.NewReader(`
+# HELP assay_inventory_syncs_total Syncs of the inventory with Apple Business or School Manager that ended, dry runs left out: ok, or the check that failed.
+# TYPE assay_inventory_syncs_total counter
+assay_inventory_syncs_total{result="ok"} 1
+assay_inventory_syncs_total{result="permission"} 1
+`))
+	if err != nil {
+		t.Error(err)
+	}
+	if at := testutil.ToFloat64(runner.Metrics.Complete); at != float64(r.clock.Now().Add(-time.Hour).Unix()) {
+		t.Errorf("the last good sync is of %v", at)
 	}
 }
 

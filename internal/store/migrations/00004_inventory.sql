@@ -8,7 +8,10 @@ ALTER TABLE devices ADD COLUMN state TEXT NOT NULL DEFAULT ''
     CHECK (state = '' OR state = 'expected' OR state = 'active' OR state = 'lost' OR state = 'retired');
 ALTER TABLE devices ADD COLUMN sources TEXT NOT NULL DEFAULT ''; -- JSON object by value, '' for none
 ALTER TABLE devices ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0; -- last certificate on its evidence
-UPDATE devices SET state = iif(attested = 1, 'active', 'expected');
+-- Who minted a code for a device or declared a credential listed it; that it attested itself lists nobody.
+UPDATE devices SET state = iif(attested = 1, 'active', 'expected') WHERE attested = 0
+    OR EXISTS (SELECT 1 FROM codes WHERE codes.device = devices.id AND (codes.serial <> '' OR codes.udid <> ''))
+    OR EXISTS (SELECT 1 FROM device_credentials WHERE device_credentials.device = devices.id);
 CREATE INDEX devices_state ON devices (state, id);
 
 -- What contradicts the inventory, until a person or a better list ends it. At most one that is open of a

@@ -1,0 +1,46 @@
+package server
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"assay/acme"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// Whoever writes policies names requirements, and a label never leaves: without a bound, a policy that is
+// generated anew with other names each time would fill the memory.
+func TestRequirementsGetABoundedNumberOfLabels(t *testing.T) {
+	m := NewMetrics()
+	for i := range maxRequirements + 50 {
+		m.refused("default", acme.NewProblem(acme.Unauthorized, fmt.Sprintf("require:r%d", i), ""))
+	}
+	m.refused("default", acme.NewProblem(acme.Unauthorized, "require:r0", "")) // known: keeps its own
+	if n := testutil.CollectAndCount(m.Requirements); n != maxRequirements+1 {
+		t.Errorf("%d labels, want %d and one for all others", n, maxRequirements)
+	}
+	if n := testutil.ToFloat64(m.Requirements.WithLabelValues("default", otherRequirement)); n != 50 {
+		t.Errorf("%v refusals by others, want 50", n)
+	}
+	if n := testutil.ToFloat64(m.Requirements.WithLabelValues("default", "r0")); n != 2 {
+		t.Errorf("%v refusals by r0, want 2", n)
+	}
+	if n := testutil.CollectAndCount(m.Refusals); n != 1 {
+		t.Errorf("%d series of refusals, want all under one check", n)
+	}
+	if n := testutil.ToFloat64(m.Refusals.WithLabelValues("default", "unauthorized", requireCheck)); n != maxRequirements+51 {
+		t.Errorf("%v refusals, want %d", n, maxRequirements+51)
+	}
+}
+
+// What counting costs a request: compare with the half millisecond that one costs.
+func BenchmarkCountRequest(b *testing.B) {
+	step := NewMetrics().step("finalize")
+	b.ReportAllocs()
+	for b.Loop() {
+		began := time.Now()
+		step.answered(200, time.Since(began))
+	}
+}
