@@ -30,6 +30,7 @@ type Runner struct {
 	stopped bool
 	current *Sync // under way; nil for none
 	ended   *Sync // the last one that ended in this process, dry runs included
+	ends    int   // how many ended
 }
 
 // NewRunner makes a runner whose syncs are due every so often. log may be nil.
@@ -52,20 +53,36 @@ type Standing struct {
 
 // Standing says where the inventory stands.
 func (r *Runner) Standing(ctx context.Context) (Standing, error) {
-	status, err := r.syncer.Status(ctx)
-	if err != nil {
-		return Standing{}, err
+	for {
+		r.mu.Lock()
+		ends := r.ends
+		r.mu.Unlock()
+		status, err := r.syncer.Status(ctx)
+		if err != nil {
+			return Standing{}, err
+		}
+		if s, ok := r.standing(status, ends); ok {
+			return s, nil
+		}
 	}
+}
+
+// standing adds what is being done to what was kept; false if a sync ended meanwhile, so that what was kept
+// is older than that.
+func (r *Runner) standing(status Status, ends int) (Standing, bool) {
 	s := Standing{Status: status, Every: r.every, NextAt: status.NextAt(r.every)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ends != ends {
+		return s, false
+	}
 	switch {
 	case r.current != nil:
 		s.Running, s.Last = true, *r.current
 	case r.ended != nil && !r.ended.StartedAt.Before(s.Last.StartedAt):
 		s.Last = *r.ended
 	}
-	return s, nil
+	return s, true
 }
 
 // Start starts a sync that goes on by itself, until it ends or Stop is called. ErrRunning if there is one.
@@ -116,7 +133,7 @@ func (r *Runner) run(ctx context.Context, call issuance.Call, o Options) {
 	}
 	ended, err := r.syncer.Sync(ctx, call, o)
 	r.mu.Lock()
-	r.current, r.ended = nil, &ended
+	r.current, r.ended, r.ends = nil, &ended, r.ends+1
 	r.mu.Unlock()
 	r.Metrics.ended(&ended, err, r.syncer.Now())
 	r.tell(ctx, &ended, err)
