@@ -109,12 +109,16 @@ func (a *API) showEvidence(ctx context.Context, in *showEvidenceInput) (*tagged[
 		Evidence: Evidence{ID: string(e.ID), Order: string(e.Order), ReceivedAt: e.ReceivedAt, Kind: string(e.Kind), Format: e.Format, Failed: e.Failed, RemovedAt: e.RemovedAt},
 		Object:   e.Object, Token: e.Token, KeyAuthorization: e.KeyAuth, DeviceError: e.DeviceError, Facts: e.Facts, Certificate: string(order.Certificate),
 	}
-	if order.Certificate != "" {
-		cert, err := a.config.Store.Certificate(ctx, order.Certificate)
-		if err != nil {
-			return nil, err
-		}
-		out.Decision = string(cert.Decision)
+	cert, err := a.certificateOn(ctx, &order)
+	if err != nil {
+		return nil, err
+	}
+	decision, err := a.decisionOn(ctx, &e, cert)
+	if err != nil {
+		return nil, err
+	}
+	if decision != nil {
+		out.Decision = string(decision.ID)
 	}
 	return tag(0, out)
 }
@@ -139,6 +143,21 @@ func (a *API) certificateOn(ctx context.Context, order *issuance.Order) (*issuan
 	}
 	cert, err := a.config.Store.Certificate(ctx, order.Certificate)
 	return &cert, err
+}
+
+// decisionOn is what was decided on evidence; nil if nothing was, or it is not kept.
+func (a *API) decisionOn(ctx context.Context, e *issuance.Evidence, cert *issuance.Certificate) (*issuance.Decision, error) {
+	if cert != nil {
+		decision, err := a.config.Store.Decision(ctx, cert.Decision)
+		if errors.Is(err, issuance.ErrNotFound) {
+			return nil, nil
+		}
+		return &decision, err
+	}
+	for decision, err := range a.config.Store.Decisions(ctx, issuance.DecisionFilter{Evidence: e.ID}) {
+		return &decision, err
+	}
+	return nil, nil
 }
 
 type verifyEvidenceAnswer struct{ Body evidence.Verdict }
@@ -172,10 +191,8 @@ func (a *API) exportEvidence(ctx context.Context, in *EvidencePath) (*rawAnswer,
 	if b.Certificate, err = a.certificateOn(ctx, &order); err != nil {
 		return nil, err
 	}
-	if b.Certificate != nil {
-		if err := a.addDecided(ctx, &b); err != nil {
-			return nil, err
-		}
+	if err := a.addDecided(ctx, &b); err != nil {
+		return nil, err
 	}
 	if useOf(ctx).may(AuditRead) {
 		for row, err := range a.config.Store.Audit(ctx, audit.Filter{Order: string(e.Order), Limit: maxData}) {
@@ -195,18 +212,21 @@ func (a *API) exportEvidence(ctx context.Context, in *EvidencePath) (*rawAnswer,
 	return &rawAnswer{ContentType: bundleType, Body: zip.Bytes()}, nil
 }
 
-// addDecided adds why the certificate was issued, and by whom.
+// addDecided adds what was decided and why, and who issued the certificate.
 func (a *API) addDecided(ctx context.Context, b *evidence.Bundle) error {
-	decision, err := a.config.Store.Decision(ctx, b.Certificate.Decision)
-	if err == nil {
-		b.Decision = &decision
-		decided, err := a.config.Store.Policy(ctx, decision.Decision.Policy.SHA256)
+	var err error
+	if b.Decision, err = a.decisionOn(ctx, &b.Evidence, b.Certificate); err != nil {
+		return err
+	}
+	if b.Decision != nil {
+		decided, err := a.config.Store.Policy(ctx, b.Decision.Decision.Policy.SHA256)
 		if err != nil && !errors.Is(err, issuance.ErrNotFound) {
 			return err
 		}
 		b.Policy = decided.Text
-	} else if !errors.Is(err, issuance.ErrNotFound) {
-		return err
+	}
+	if b.Certificate == nil {
+		return nil
 	}
 	issuers, err := a.config.Store.Issuers(ctx)
 	for _, issuer := range issuers {

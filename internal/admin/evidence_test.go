@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"io"
+	"io/fs"
 	"net/http"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"assay/internal/admin"
 	"assay/internal/admin/client"
 	"assay/internal/evidence"
+	"assay/internal/issuance"
 )
 
 func TestEvidenceIsListedShownAndVerifiedAgain(t *testing.T) {
@@ -19,7 +21,7 @@ func TestEvidenceIsListedShownAndVerifiedAgain(t *testing.T) {
 	api := r.client(admin.EvidenceRead)
 	cert := r.bench.Issued()
 	r.wait(time.Hour)
-	r.heldNow()
+	held, _ := r.heldNow()
 	if got := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Kind: "attested"})); len(got) != 2 || got[0].ID != string(cert.Evidence) || got[0].Kept != "full" {
 		t.Errorf("evidence %+v", got)
 	}
@@ -32,6 +34,10 @@ func TestEvidenceIsListedShownAndVerifiedAgain(t *testing.T) {
 	e := must[admin.EvidenceDetail](t)(api.Evidence(t.Context(), string(cert.Evidence)))
 	if e.Certificate != string(cert.ID) || e.Decision != string(cert.Decision) || e.Object == nil || e.Facts == nil || e.Token == "" {
 		t.Errorf("evidence %+v", e)
+	}
+	last := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Since: r.Now()}))[0].ID
+	if e := must[admin.EvidenceDetail](t)(api.Evidence(t.Context(), last)); e.Certificate != "" || e.Decision != string(held.Decision) {
+		t.Errorf("evidence of what was held back: %+v", e)
 	}
 	// The bench's object is no attestation: today's checks say so.
 	verdict := must[evidence.Verdict](t)(api.VerifyEvidence(t.Context(), string(cert.Evidence)))
@@ -76,5 +82,22 @@ func TestExportHoldsTheAuditOnlyForThoseWhoMaySeeIt(t *testing.T) {
 		if _, err := z.Open("decision.json"); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestWhatWasHeldBackIsExportedWithItsDecision(t *testing.T) {
+	r := newRig(t, nil)
+	held := r.bench.HeldFor(r.answeredWith(standInObject(t)), issuance.Device{Serial: "FAKE00000001"})
+	d := must[admin.Decision](t)(r.client(admin.DecisionsRead).Decision(t.Context(), string(held.Decision)))
+	bundle := must[[]byte](t)(r.client(admin.EvidenceRead).ExportEvidence(t.Context(), d.Evidence))
+	z, err := zip.NewReader(bytes.NewReader(bundle), int64(len(bundle)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := fs.ReadFile(z, "decision.json"); err != nil || !bytes.Contains(text, []byte(held.Decision)) {
+		t.Errorf("decision %s, %v", text, err)
+	}
+	if _, err := z.Open("certificate.pem"); err == nil {
+		t.Error("it holds a certificate that nobody issued")
 	}
 }

@@ -303,8 +303,8 @@ func standInObject(t *testing.T) []byte {
 	return object
 }
 
-// issuedOn is a certificate issued on an attestation object.
-func (r *rig) issuedOn(object []byte) issuance.Certificate {
+// answeredWith is an order whose challenge an attestation object answered.
+func (r *rig) answeredWith(object []byte) issuance.Order {
 	r.t.Helper()
 	_, value := r.bench.Mint()
 	answer := storetest.AnswerFor(r.bench.Pending(value))
@@ -313,7 +313,13 @@ func (r *rig) issuedOn(object []byte) issuance.Certificate {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	cert, err := r.store.BeginIssue(r.t.Context(), r.bench.Call(), r.bench.ClaimFor(o))
+	return o
+}
+
+// issuedOn is a certificate issued on an attestation object.
+func (r *rig) issuedOn(object []byte) issuance.Certificate {
+	r.t.Helper()
+	cert, err := r.store.BeginIssue(r.t.Context(), r.bench.Call(), r.bench.ClaimFor(r.answeredWith(object)))
 	if err == nil {
 		_, err = r.store.CompleteIssue(r.t.Context(), r.bench.Operator(), storetest.CompletionFor(cert))
 	}

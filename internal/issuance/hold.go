@@ -113,4 +113,5 @@ type DecisionFilter struct {
 	Directory string
 	Device    DeviceID
 	Code      CodeID
+	Evidence  EvidenceID // only what kept a request on it back: a certificate names its own decision
 }

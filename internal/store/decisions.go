@@ -90,10 +90,11 @@ func (s *Store) Decisions(ctx context.Context, f issuance.DecisionFilter) iter.S
 		q.and("time >= ?", stamp(f.Since), true)
 	}
 	q.and("outcome = ?", string(f.Outcome), f.Outcome != "")
-	q.plain("outcome <> 'issue'", f.Outcome == policy.Hold || f.Outcome == policy.Refuse) // has an index
+	q.plain("outcome <> 'issue'", f.Outcome == policy.Hold || f.Outcome == policy.Refuse || f.Evidence != "") // has an index
 	q.and("directory = ?", f.Directory, f.Directory != "")
 	q.and("device = ?", string(f.Device), f.Device != "")
 	q.and("code = ?", string(f.Code), f.Code != "")
+	q.and("evidence = ?", string(f.Evidence), f.Evidence != "")
 	l := list[issuance.Decision]{
 		what: "list decisions", columns: `SELECT ` + decisionColumns + ` FROM decisions`, key: "id",
 		scan: scanDecision, keyOf: func(d *issuance.Decision) []any { return []any{string(d.ID)} },

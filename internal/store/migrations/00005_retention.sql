@@ -11,5 +11,7 @@ ALTER TABLE evidence ADD COLUMN removed_at INTEGER NOT NULL DEFAULT 0; -- when s
 CREATE INDEX evidence_kept ON evidence (kept, outcome, received_at) WHERE kept <> 'none';
 UPDATE evidence SET outcome = 'refuse' WHERE failed <> '';
 
+CREATE INDEX decisions_evidence ON decisions (evidence) WHERE outcome <> 'issue';
+
 CREATE INDEX holds_decision ON holds (decision);
 CREATE INDEX holds_over ON holds (held_at) WHERE status = 'used' OR status = 'declined';

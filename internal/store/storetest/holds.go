@@ -345,6 +345,11 @@ var holdTests = map[string]func(*testing.T, *Bench){
 			}
 			return ids
 		}
+		of := func(id issuance.DecisionID) issuance.EvidenceID {
+			d, err := b.Decision(b.ctx(), id)
+			b.ok(err)
+			return d.Evidence
+		}
 		both, late := []issuance.DecisionID{issued.Decision, held.Decision}, []issuance.DecisionID{held.Decision}
 		for name, test := range map[string]struct {
 			filter issuance.DecisionFilter
@@ -356,6 +361,8 @@ var holdTests = map[string]func(*testing.T, *Bench){
 			"issued":    {issuance.DecisionFilter{Outcome: policy.Issue}, both[:1]},
 			"device":    {issuance.DecisionFilter{Device: held.Device}, late},
 			"code":      {issuance.DecisionFilter{Code: code.ID}, late},
+			"evidence":  {issuance.DecisionFilter{Evidence: of(held.Decision)}, late},
+			"issued on": {issuance.DecisionFilter{Evidence: issued.Evidence}, nil},
 			"directory": {issuance.DecisionFilter{Directory: Directory}, both},
 			"elsewhere": {issuance.DecisionFilter{Directory: "other"}, nil},
 			"page":      {issuance.DecisionFilter{Page: issuance.Page{After: string(issued.Decision), Limit: 5}}, late},
