@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"assay/internal/manual"
 )
 
-const manual = "../docs/policy.md"
+const page = "../docs/policy.md"
 
 var update = flag.Bool("update", false, "write the generated part of docs/policy.md")
 
@@ -20,31 +20,12 @@ func TestManualListsTheAttributes(t *testing.T) {
 	for _, a := range Attributes() {
 		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", a.Name, a.Type, a.Meaning)
 	}
-	text, err := os.ReadFile(manual)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const begin, end = "<!-- generated: attributes -->\n", "<!-- end -->"
-	head, rest, found := strings.Cut(string(text), begin)
-	_, tail, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		t.Fatal("the manual has no place for attributes")
-	}
-	want := head + begin + table.String() + end + tail
-	if *update {
-		if err := os.WriteFile(manual, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, string(text)); diff != "" {
-		t.Errorf("run `go test ./policy -run Manual -update`:\n%s", diff)
-	}
+	manual.Part(t, page, "attributes", table.String(), *update, "go test ./policy -run Manual -update")
 }
 
 // TestManualsExampleDecides: the policy that the manual shows is one, and its test passes.
 func TestManualsExampleDecides(t *testing.T) {
-	text, err := os.ReadFile(manual)
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}

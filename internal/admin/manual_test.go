@@ -12,11 +12,10 @@ import (
 	"testing"
 
 	"assay/internal/admin"
-
-	"github.com/google/go-cmp/cmp"
+	"assay/internal/manual"
 )
 
-const manual = "../../docs/api.md"
+const page = "../../docs/api.md"
 
 var update = flag.Bool("update", false, "write the generated part of docs/api.md, and testdata/openapi.json")
 
@@ -33,33 +32,14 @@ func TestManualListsScopesWithTheirRoutes(t *testing.T) {
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", scope, scope.Meaning(), strings.Join(routes, " "))
 	}
-	text, err := os.ReadFile(manual)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const begin, end = "<!-- generated: scopes -->\n", "<!-- end -->"
-	head, rest, found := strings.Cut(string(text), begin)
-	_, tail, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		t.Fatal("the manual has no place for scopes")
-	}
-	want := head + begin + table.String() + end + tail
-	if *update {
-		if err := os.WriteFile(manual, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, string(text)); diff != "" {
-		t.Errorf("run `go test ./internal/admin -run Manual -update`:\n%s", diff)
-	}
+	manual.Part(t, page, "scopes", table.String(), *update, "go test ./internal/admin -run Manual -update")
 }
 
 // TestManualsRequestsWork makes the manual's requests, one after another.
 func TestManualsRequestsWork(t *testing.T) {
 	r := newRig(t, nil)
 	token, _ := r.token(admin.Scopes()...)
-	text, err := os.ReadFile(manual)
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -17,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"assay/deviceid"
+	"assay/internal/manual"
 )
 
 var update = flag.Bool("update", false, "write the generated part of docs/certificate-profile.md")
@@ -151,26 +151,11 @@ func example(t *testing.T) string {
 
 // The manual's table is made of the comments of the profile's fields.
 func TestManualHasEveryField(t *testing.T) {
-	const begin, end = "<!-- generated: fields -->\n", "<!-- end -->"
-	manual := must(os.ReadFile(manualFile))(t)
-	head, rest, found := bytes.Cut(manual, []byte(begin))
-	_, tail, closed := bytes.Cut(rest, []byte(end))
-	if !found || !closed {
-		t.Fatal("the manual has no place for the table")
-	}
 	var table strings.Builder
 	table.WriteString("| field | default | meaning |\n|---|---|---|\n")
 	comments := fieldComments(t)
 	writeRows(t, &table, comments, "", reflect.ValueOf(*DefaultProfile()))
-	want := string(head) + begin + table.String() + end + string(tail)
-	if *update {
-		if err := os.WriteFile(manualFile, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(want, string(manual)); diff != "" && !*update {
-		t.Errorf("run `go test ./internal/ca -run TestManual -update`:\n%s", diff)
-	}
+	manual.Part(t, manualFile, "fields", table.String(), *update, "go test ./internal/ca -run TestManual -update")
 }
 
 // fieldComments are the comments of the fields in profile.go, by type and field.

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"assay/credential"
+	"assay/internal/manual"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -170,23 +171,7 @@ var updateManual = flag.Bool("update", false, "write the generated part of docs/
 // generatedPart holds a part of the manual to what it is made of.
 func generatedPart(t *testing.T, name, want string) {
 	t.Helper()
-	begin, end := "<!-- generated: "+name+" -->\n", "<!-- end -->"
-	manual := string(must(os.ReadFile(templateManual)))
-	head, rest, found := strings.Cut(manual, begin)
-	_, tail, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		t.Fatalf("the manual has no place for %s", name)
-	}
-	whole := head + begin + want + end + tail
-	if *updateManual {
-		if err := os.WriteFile(templateManual, []byte(whole), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(whole, manual); diff != "" {
-		t.Errorf("run `go test ./internal/delivery -run Manual -update`:\n%s", diff)
-	}
+	manual.Part(t, templateManual, name, want, *updateManual, "go test ./internal/delivery -run Manual -update")
 }
 
 // The defaults that the schema promises are the parser's.

@@ -18,9 +18,9 @@ import (
 	"time"
 
 	"assay/internal/inventory/abm"
+	"assay/internal/manual"
 	"assay/internal/opinion"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.yaml.in/yaml/v4"
@@ -102,7 +102,7 @@ func TestMetricsAreNamedAsPrometheusHasIt(t *testing.T) {
 }
 
 func TestManualListsEveryMetric(t *testing.T) {
-	const manual = "../../docs/metrics.md"
+	const page = "../../docs/metrics.md"
 	known := allMetrics(t)
 	var table strings.Builder
 	table.WriteString("| metric | kind | meaning |\n|---|---|---|\n")
@@ -113,26 +113,7 @@ func TestManualListsEveryMetric(t *testing.T) {
 		}
 		fmt.Fprintf(&table, "| `%s%s` | %s | %s |\n", name, labels, m.kind, m.help)
 	}
-	text, err := os.ReadFile(manual)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const begin, end = "<!-- generated: metrics -->\n", "<!-- end -->"
-	head, rest, found := strings.Cut(string(text), begin)
-	_, tail, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		t.Fatal("the manual has no place for metrics")
-	}
-	want := head + begin + table.String() + end + tail
-	if *update {
-		if err := os.WriteFile(manual, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, string(text)); diff != "" {
-		t.Errorf("run `go test ./internal/installation -run Manual -update`:\n%s", diff)
-	}
+	manual.Part(t, page, "metrics", table.String(), *update, "go test ./internal/installation -run Manual -update")
 }
 
 var (
