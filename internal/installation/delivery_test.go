@@ -282,12 +282,8 @@ func TestServerRendersWhatIsDueByItself(t *testing.T) {
 	later := time.Now().Add(31 * 24 * time.Hour)
 	i.now = func() time.Time { return later }
 	serve(t, i)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if _, c := ask[admin.Credential](t, i, "GET", "/credentials/"+first.ID, ""); c.Revision == 2 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the server runs, and what is due is not rendered")
-		}
-	}
+	await(t, "the server runs, and what is due is rendered", func() bool {
+		_, c := ask[admin.Credential](t, i, "GET", "/credentials/"+first.ID, "")
+		return c.Revision == 2
+	})
 }

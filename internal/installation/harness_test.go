@@ -232,3 +232,13 @@ func edit(t *testing.T, dir string, replacements ...string) {
 		t.Fatal(err)
 	}
 }
+
+// await waits until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}

@@ -37,16 +37,6 @@ inventory:
 	return dir, service
 }
 
-// await waits until something is so.
-func await(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 func (i *Installation) knows(t *testing.T, serial string) bool {
 	t.Helper()
 	_, err := i.Store.DeviceLike(t.Context(), serial, "")

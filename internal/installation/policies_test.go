@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"assay/policy"
 )
@@ -114,9 +113,5 @@ func TestARunningServerTakesANewPolicy(t *testing.T) {
 	writePolicy(t, dir, "outcomes: [{outcome: issue}]")
 	s := serve(t, opened(t, dir))
 	writePolicy(t, dir, "outcomes: [{outcome: refuse}]")
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.log.String(), "policy read again"); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the policy was not read again")
-		}
-	}
+	await(t, "the policy is read again", func() bool { return strings.Contains(s.log.String(), "policy read again") })
 }

@@ -52,6 +52,19 @@ func (c *client) held(code string, d *device) *order {
 	return o
 }
 
+// approved is a device that a policy held back and a person approved: the code that it may order with again,
+// and the client that does.
+func (h *harness) approved() (d *device, value string, code issuance.CodeID, c *client) {
+	h.t.Helper()
+	h.decideBy(dirDefault, holdAll)
+	d = h.device()
+	value, code = h.mint(issuance.Mint{})
+	c = h.client(dirDefault)
+	c.held(value, d)
+	h.say(h.onlyHold().ID, true)
+	return d, value, code, c
+}
+
 const holdAll = "outcomes: [{outcome: hold, approval: 2h, lifetime: 1d, message: ask the desk, advice: call sam}]"
 
 func TestAHeldDeviceSucceedsOnceAfterItsApproval(t *testing.T) {
@@ -139,12 +152,7 @@ func TestAnApprovalOfANamelessAttestationIsNoUnattestedDevices(t *testing.T) {
 
 func TestADeclinedDeviceStaysRefused(t *testing.T) {
 	h := newHarness(t)
-	h.decideBy(dirDefault, holdAll)
-	d := h.device()
-	value, _ := h.mint(issuance.Mint{})
-	c := h.client(dirDefault)
-	c.held(value, d)
-	h.say(h.onlyHold().ID, true)
+	d, value, _, c := h.approved()
 	h.say(h.onlyHold().ID, false)
 	c.held(value, d)
 	if hold := h.onlyHold(); hold.Status != issuance.HoldDeclined {
@@ -154,12 +162,7 @@ func TestADeclinedDeviceStaysRefused(t *testing.T) {
 
 func TestManyDevicesWithOneApprovalGetOneCertificate(t *testing.T) {
 	h := newHarness(t)
-	h.decideBy(dirDefault, holdAll)
-	d := h.device()
-	first, _ := h.mint(issuance.Mint{})
-	c := h.client(dirDefault)
-	c.held(first, d)
-	h.say(h.onlyHold().ID, true)
+	d, _, _, _ := h.approved()
 	const n = 6
 	clients, orders, csrs := make([]*client, n), make([]*order, n), make([][]byte, n)
 	for i := range n {
@@ -190,12 +193,7 @@ func TestManyDevicesWithOneApprovalGetOneCertificate(t *testing.T) {
 
 func TestAFailedSignatureGivesTheApprovalBack(t *testing.T) {
 	h := newHarness(t)
-	h.decideBy(dirDefault, holdAll)
-	d := h.device()
-	value, _ := h.mint(issuance.Mint{})
-	c := h.client(dirDefault)
-	c.held(value, d)
-	h.say(h.onlyHold().ID, true)
+	d, value, _, c := h.approved()
 	h.caKey.hook(func() error { return errors.New("the token was pulled out") })
 	c.finalize(c.ready(value, d), d.csr()).want(http.StatusInternalServerError)
 	h.caKey.hook(func() error { return nil })
@@ -207,12 +205,7 @@ func TestAFailedSignatureGivesTheApprovalBack(t *testing.T) {
 
 func TestAnApprovalTakenBackWhileDecidingIssuesNothing(t *testing.T) {
 	h := newHarness(t)
-	h.decideBy(dirDefault, holdAll)
-	d := h.device()
-	value, code := h.mint(issuance.Mint{})
-	c := h.client(dirDefault)
-	c.held(value, d)
-	h.say(h.onlyHold().ID, true)
+	d, value, code, c := h.approved()
 	o := c.ready(value, d)
 	h.hooked.beforeBegin = func() { h.say(h.onlyHold().ID, false) }
 	c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "approval-live")
