@@ -2,13 +2,13 @@ package attest
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"assay/internal/base64url"
 )
 
 // Limits on challenge responses.
@@ -51,7 +51,7 @@ func ParseResponse(payload []byte) (*Response, error) {
 	if members.attObj == nil {
 		return &Response{Kind: None, DeviceError: deviceError}, nil
 	}
-	data, err := decodeBase64URL(*members.attObj)
+	data, err := base64url.Decode(*members.attObj)
 	if err != nil {
 		return nil, &ResponseError{Detail: "attObj is not base64url without padding", Err: err}
 	}
@@ -130,15 +130,6 @@ func readValue(dec *json.Decoder) (text string, isString bool, err error) {
 			return "", false, nil
 		}
 	}
-}
-
-// decodeBase64URL decodes base64url without padding (RFC 8555, section 6.1), strictly: encoding/base64
-// skips line breaks and, unless Strict, ignores stray bits at the end.
-func decodeBase64URL(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") {
-		return nil, errors.New("line break in base64url")
-	}
-	return base64.RawURLEncoding.Strict().DecodeString(s)
 }
 
 // cleanText makes a device's localized error text harmless to logs and consoles: printable

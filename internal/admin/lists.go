@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"assay/internal/base64url"
 	"assay/internal/issuance"
 )
 
@@ -33,7 +34,7 @@ func (p *Paging) after(prefix string) (string, *Problem) {
 	if p.Cursor == "" {
 		return "", nil
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(p.Cursor)
+	raw, err := base64url.Decode(p.Cursor)
 	id, ok := strings.CutPrefix(string(raw), cursorVersion)
 	if err != nil || !ok || !strings.HasPrefix(id, prefix) {
 		return "", refuse(http.StatusBadRequest, "bad-cursor", "the cursor is not one that this list answered")

@@ -55,6 +55,7 @@ func FuzzCursor(f *testing.F) {
 	f.Add(cursorOf("template:wifi"))
 	f.Add("")
 	f.Add("MTpjb2Rl")
+	f.Add("MT\npjb2RlXzA")
 	f.Fuzz(func(t *testing.T, cursor string) {
 		p := Paging{Cursor: cursor}
 		id, problem := p.after("code_")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"assay/internal/base64url"
 )
 
 const (
@@ -30,7 +32,7 @@ func hashToken(value string) (hash [sha256.Size]byte, ok bool) {
 	if !ok || len(encoded) != base64.RawURLEncoding.EncodedLen(tokenSize) {
 		return hash, false
 	}
-	if _, err := base64.RawURLEncoding.Strict().DecodeString(encoded); err != nil {
+	if _, err := base64url.Decode(encoded); err != nil {
 		return hash, false
 	}
 	return sha256.Sum256([]byte(value)), true

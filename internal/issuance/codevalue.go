@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+
+	"assay/internal/base64url"
 )
 
 // codeSize is the number of random bytes in a code: 192 bits, 32 characters.
@@ -25,6 +27,6 @@ func NewCodeValue(random io.Reader) (string, error) {
 
 // IsCode reports whether a value has the form of a code.
 func IsCode(value string) bool {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	raw, err := base64url.Decode(value)
 	return err == nil && len(raw) == codeSize
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 
 	"assay/acme"
+	"assay/internal/base64url"
 	"assay/internal/ca"
 	"assay/internal/issuance"
 )
@@ -51,7 +51,7 @@ func (s *Server) revokeCert(ctx context.Context, r *request) (*reply, error) {
 	if problem := acme.DecodeStrict(r.payload, &in); problem != nil {
 		return nil, problem
 	}
-	der, err := base64.RawURLEncoding.Strict().DecodeString(in.Certificate)
+	der, err := base64url.Decode(in.Certificate)
 	if err != nil {
 		return nil, acme.NewProblem(acme.Malformed, "certificate-encoding", "certificate is not base64url without padding")
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"assay/attest"
 	"assay/csr"
 	"assay/deviceid"
+	"assay/internal/base64url"
 	"assay/internal/ca"
 	"assay/internal/issuance"
 	"assay/policy"
@@ -104,7 +104,7 @@ func parseFinalize(payload []byte) (*csr.Request, error) {
 	if problem := acme.DecodeStrict(payload, &in); problem != nil {
 		return nil, problem
 	}
-	der, err := base64.RawURLEncoding.Strict().DecodeString(in.CSR)
+	der, err := base64url.Decode(in.CSR)
 	if err != nil || len(der) == 0 {
 		return nil, acme.NewProblem(acme.Malformed, "csr-encoding", "csr is not base64url without padding")
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"assay/internal/base64url"
 	"assay/internal/issuance"
 )
 
@@ -60,7 +61,7 @@ func (n *nonces) mint(ctx context.Context, now time.Time) (string, error) {
 
 // authenticate checks that a nonce was minted under a live key and is in time.
 func (n *nonces) authenticate(ctx context.Context, now time.Time, value string) (issuance.Nonce, error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	raw, err := base64url.Decode(value)
 	if err != nil || len(raw) != nonceSize {
 		return issuance.Nonce{}, errNonceForm
 	}
