@@ -363,6 +363,12 @@ CREATE TABLE decisions (
     hold      text COLLATE "C" -- that it made or used
 );
 
+CREATE TABLE leases (
+    name       text COLLATE "C" NOT NULL PRIMARY KEY,
+    holder     text COLLATE "C" NOT NULL,
+    expires_at bigint NOT NULL
+);
+
 CREATE UNIQUE INDEX accounts_key ON accounts (directory, thumbprint);
 CREATE INDEX accounts_idle ON accounts (created_at) WHERE orders = 0;
 CREATE UNIQUE INDEX devices_serial ON devices (serial) WHERE serial <> '';

@@ -1,4 +1,4 @@
--- Seals of the audit trail. Times, ids and optional values as in the first schema.
+-- Seals of the audit trail, and who does periodic work. Times, ids and optional values as in the first schema.
 
 -- +goose Up
 
@@ -25,6 +25,13 @@ CREATE TABLE audit_seals (
     sealed_at  INTEGER NOT NULL,
     signature  BLOB    NOT NULL
 ) STRICT;
+
+-- Periodic work, of which one server at a time does each kind.
+CREATE TABLE leases (
+    name       TEXT    NOT NULL PRIMARY KEY,
+    holder     TEXT    NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- +goose StatementBegin
 CREATE TRIGGER audit_places_no_update BEFORE UPDATE ON audit_places
