@@ -22,9 +22,9 @@ type Store interface {
 // Nonces keeps nonce keys and spent nonces.
 type Nonces interface {
 	NonceKeys(ctx context.Context) ([]issuance.NonceKey, error)
-	// AddNonceKey stores a new key with the next free id and returns it; keys that no live nonce can
-	// name any more leave.
-	AddNonceKey(ctx context.Context, now time.Time, secret []byte) (issuance.NonceKey, error)
+	// AddNonceKey stores a new key behind the newest one that the caller knows (0 for none) and returns
+	// it, or the newest one if another server was first; keys that no live nonce can name any more leave.
+	AddNonceKey(ctx context.Context, now time.Time, newest uint32, secret []byte) (issuance.NonceKey, error)
 	// SpendNonce spends the nonce of a request that changes nothing. Committed, but not fsynced,
 	// when it returns.
 	SpendNonce(ctx context.Context, nonce issuance.Nonce) error

@@ -27,7 +27,7 @@ import (
 // Store is what a store does for the server and for operators.
 type Store interface {
 	NonceKeys(context.Context) ([]issuance.NonceKey, error)
-	AddNonceKey(context.Context, time.Time, []byte) (issuance.NonceKey, error)
+	AddNonceKey(context.Context, time.Time, uint32, []byte) (issuance.NonceKey, error)
 	SpendNonce(context.Context, issuance.Nonce) error
 	RecordRefusal(context.Context, issuance.Call, issuance.ClientRefusal) (bool, error)
 	RecordStrangers(context.Context, time.Time, map[string]int) error
