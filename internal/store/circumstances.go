@@ -69,6 +69,13 @@ func (t *tx) bars(row, serial, udid string) (bool, error) {
 	return err == nil, err
 }
 
+// contestDevices makes sure that nobody bars or describes a device differently, whatever it is named by, until
+// the transaction ends.
+func (t *tx) contestDevices(row, serial, udid string) error {
+	return t.contest(`UPDATE devices SET revision = revision WHERE id = ?1 OR serial = ?2 AND serial <> '' OR udid_key = ?3 AND udid_key <> ''`,
+		row, serial, udidKey(udid))
+}
+
 // maxRefusals is how many refusals are counted of each kind: more make no difference.
 const maxRefusals = 1000
 

@@ -96,7 +96,7 @@ func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
 			{`UPDATE evidence SET outcome = 'refuse' WHERE id = ? AND outcome = ''`, o.evidence},
 			{`UPDATE accounts SET orders = orders - 1 WHERE id = ?`, o.account},
 		} {
-			if _, err := t.exec(statement.text, statement.id); err != nil {
+			if err := t.write(statement.text, statement.id); err != nil {
 				return 0, err
 			}
 		}

@@ -24,7 +24,7 @@ func (t *tx) spend(n issuance.Nonce) error {
 
 // SpendNonce spends the nonce of a request that changes nothing: committed, not fsynced.
 func (s *Store) SpendNonce(ctx context.Context, nonce issuance.Nonce) error {
-	return s.note(ctx, issuance.Call{Nonce: nonce}, "spend nonce", func(*tx) error { return nil })
+	return s.noteStep(ctx, issuance.Call{Nonce: nonce}, "spend nonce", func(*tx) error { return nil })
 }
 
 // NonceKeys returns all keys under which a live nonce may have been made, oldest first.
@@ -62,10 +62,10 @@ func (s *Store) AddNonceKey(ctx context.Context, now time.Time, newest uint32, s
 		if err != nil {
 			return err
 		}
-		if _, err := t.exec(`INSERT INTO nonce_keys (id, sealed, created_at) VALUES (?, ?, ?)`, int64(key.ID), sealed, stamp(now)); err != nil {
+		if err := t.write(`INSERT INTO nonce_keys (id, sealed, created_at) VALUES (?, ?, ?)`, int64(key.ID), sealed, stamp(now)); err != nil {
 			return err
 		}
-		_, err = t.exec(`DELETE FROM nonce_keys WHERE EXISTS
+		err = t.write(`DELETE FROM nonce_keys WHERE EXISTS
 			(SELECT 1 FROM nonce_keys AS newer WHERE newer.id > nonce_keys.id AND newer.created_at < ?)`,
 			stamp(now.Add(-issuance.NonceLifetime-issuance.NonceKeyLead)))
 		return err

@@ -28,9 +28,13 @@ type task func(pgx.BatchResults) error
 
 func beginPostgres(ctx context.Context, conn *pgx.Conn, kind changeKind) *pgSession {
 	p := &pgSession{ctx: ctx, conn: conn, batch: new(pgx.Batch)}
-	p.queue(ignore, `BEGIN ISOLATION LEVEL SERIALIZABLE`)
+	begin := `BEGIN ISOLATION LEVEL SERIALIZABLE`
+	if kind.is(changeByRow) {
+		begin = `BEGIN ISOLATION LEVEL READ COMMITTED`
+	}
+	p.queue(ignore, begin)
 	onDisk := "on"
-	if kind == changeRelaxed {
+	if kind.is(changeRelaxed) {
 		onDisk = "off"
 	}
 	// A scan of a whole table would conflict with every change of it; nobody needs one here. Whatever stops
@@ -107,6 +111,12 @@ func (p *pgSession) row(query string, args ...any) scanner {
 		return p.send()
 	})
 }
+
+func (p *pgSession) locked(query string, args ...any) scanner {
+	return p.row(query+" FOR UPDATE", args...)
+}
+
+func (p *pgSession) contest(query string, args ...any) error { return p.write(query, args...) }
 
 func (p *pgSession) updated(read, id, update string, args ...any) scanner {
 	return scanFunc(func(into ...any) error {
