@@ -54,7 +54,7 @@ type Installation struct {
 	Config *Config
 	Store  *store.Store
 	now    func() time.Time
-	limits limits
+	limits connectionLimits
 	syncs  []*abm.Runner // of API: stopped before the database is closed
 }
 

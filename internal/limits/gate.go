@@ -61,7 +61,7 @@ func New(o Options) *Gate {
 	g.vouched.size = o.Keys
 	for _, k := range Catalogue() {
 		if r := o.Rates[k.Name]; r != (Rate{}) {
-			g.tables[k.Name] = newTable(k, r, o.Keys)
+			g.tables[k.Name] = newTable(k, r, o.Keys, o.Metrics.Overflow.WithLabelValues(string(k.Name)))
 		}
 	}
 	o.Metrics.watch(g)

@@ -16,8 +16,8 @@ const (
 // Metrics counts requests over their limits. Labels are limits and results, both fixed sets.
 type Metrics struct {
 	Over     *prometheus.CounterVec // assay_limit_requests_total{limit,result}
+	Overflow *prometheus.CounterVec // assay_limit_overflow_total{limit}
 	keys     *prometheus.Desc
-	overflow *prometheus.Desc
 	waiting  *prometheus.Desc
 
 	counts map[Name]map[string]prometheus.Counter
@@ -30,10 +30,12 @@ func NewMetrics() *Metrics {
 		Over: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_limit_requests_total", Help: "Requests over a rate limit, by what became of them: delayed, refused, or left while they waited.",
 		}, []string{"limit", "result"}),
-		keys:     prometheus.NewDesc("assay_limit_keys", "Addresses, codes, accounts or devices that a rate limit remembers.", []string{"limit"}, nil),
-		overflow: prometheus.NewDesc("assay_limit_overflow_total", "Requests that came when a rate limit remembered as many as it can, and of one more.", []string{"limit"}, nil),
-		waiting:  prometheus.NewDesc("assay_limit_waiting", "Requests that wait for their turn under a rate limit.", nil, nil),
-		counts:   map[Name]map[string]prometheus.Counter{},
+		Overflow: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_limit_overflow_total", Help: "Requests of one more address, code, account or device than a rate limit can remember.",
+		}, []string{"limit"}),
+		keys:    prometheus.NewDesc("assay_limit_keys", "Addresses, codes, accounts or devices that a rate limit remembers.", []string{"limit"}, nil),
+		waiting: prometheus.NewDesc("assay_limit_waiting", "Requests that wait for their turn under a rate limit.", nil, nil),
+		counts:  map[Name]map[string]prometheus.Counter{},
 	}
 	for _, k := range Catalogue() {
 		m.counts[k.Name] = map[string]prometheus.Counter{}
@@ -46,7 +48,7 @@ func NewMetrics() *Metrics {
 
 // Collectors are the metrics, for a registry.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.Over, (*tables)(m)}
+	return []prometheus.Collector{m.Over, m.Overflow, (*tables)(m)}
 }
 
 func (m *Metrics) count(limit Name, result string) { m.counts[limit][result].Inc() }
@@ -58,7 +60,6 @@ type tables Metrics
 
 func (t *tables) Describe(out chan<- *prometheus.Desc) {
 	out <- t.keys
-	out <- t.overflow
 	out <- t.waiting
 }
 
@@ -68,9 +69,7 @@ func (t *tables) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	for name, table := range g.tables {
-		keys, overflow := table.figures()
-		out <- prometheus.MustNewConstMetric(t.keys, prometheus.GaugeValue, float64(keys), string(name))
-		out <- prometheus.MustNewConstMetric(t.overflow, prometheus.CounterValue, float64(overflow), string(name))
+		out <- prometheus.MustNewConstMetric(t.keys, prometheus.GaugeValue, float64(table.keys()), string(name))
 	}
 	out <- prometheus.MustNewConstMetric(t.waiting, prometheus.GaugeValue, float64(g.waiting.Load()))
 }

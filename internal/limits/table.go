@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 )
 
@@ -18,17 +19,17 @@ const sweep = 2
 // table holds the buckets of one limit, at most size. A bucket that is full again says no more than none, and
 // leaves when others come.
 type table struct {
-	kind Kind
-	rate Rate
-	size int
+	kind     Kind
+	rate     Rate
+	size     int
+	overflow prometheus.Counter // requests that found no room
 
-	mu       sync.Mutex
-	buckets  map[string]*list.Element
-	byUse    *list.List // of *bucket, the one used last in front
-	common   *rate.Limiter
-	overflow int // requests that the common bucket, or a bucket that was forgotten early, counted
-	logged   time.Time
-	leftOut  int // refusals not logged since
+	mu      sync.Mutex
+	buckets map[string]*list.Element
+	byUse   *list.List // of *bucket, the one used last in front
+	common  *rate.Limiter
+	logged  time.Time
+	leftOut int // refusals not logged since
 }
 
 type bucket struct {
@@ -36,9 +37,9 @@ type bucket struct {
 	tokens *rate.Limiter
 }
 
-func newTable(k Kind, r Rate, size int) *table {
+func newTable(k Kind, r Rate, size int, overflow prometheus.Counter) *table {
 	return &table{
-		kind: k, rate: r, size: size, buckets: map[string]*list.Element{}, byUse: list.New(),
+		kind: k, rate: r, size: size, overflow: overflow, buckets: map[string]*list.Element{}, byUse: list.New(),
 		common: rate.NewLimiter(rate.Limit(commonShare*r.perSecond()), commonShare*r.Burst),
 	}
 }
@@ -79,7 +80,7 @@ func (t *table) of(key string, now time.Time) *rate.Limiter {
 	}
 	t.dropFull(now)
 	if len(t.buckets) >= t.size {
-		t.overflow++
+		t.overflow.Inc()
 		if !t.kind.Ours {
 			return t.common
 		}
@@ -107,11 +108,11 @@ func (t *table) drop(e *list.Element) {
 	delete(t.buckets, t.byUse.Remove(e).(*bucket).key)
 }
 
-// figures are what the metrics tell.
-func (t *table) figures() (keys, overflow int) {
+// keys is how many buckets there are.
+func (t *table) keys() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.buckets), t.overflow
+	return len(t.buckets)
 }
 
 // worthLogging reports whether to log a refusal, once a second, and how many were left out before it.
