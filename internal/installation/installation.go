@@ -55,7 +55,8 @@ type Installation struct {
 	Store  *store.Store
 	now    func() time.Time
 	limits connectionLimits
-	syncs  []*abm.Runner // of API: stopped before the database is closed
+	sleep  func(context.Context, time.Duration) error // how requests wait for their turn; nil: as long as they have to
+	syncs  []*abm.Runner                              // of API: stopped before the database is closed
 }
 
 // Open reads the configuration and opens the database, migrating it if it is older. It works

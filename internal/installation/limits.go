@@ -81,7 +81,7 @@ func (m MDM) proxies() (limits.Proxies, error) {
 // newGate makes the gate of a server, which all its listeners share: whoever asks one of them has asked.
 func (i *Installation) newGate(metrics *limits.Metrics, log *slog.Logger) *limits.Gate {
 	rates, _ := i.Config.Limits.rates() // without faults: the configuration was checked
-	return limits.New(limits.Options{Rates: rates, Metrics: metrics, Log: log, Now: i.now})
+	return limits.New(limits.Options{Rates: rates, Metrics: metrics, Log: log, Now: i.now, Sleep: i.sleep})
 }
 
 // revealed gives the ACME server requests that come from their clients' addresses, whatever proxies are in front.

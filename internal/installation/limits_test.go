@@ -1,6 +1,7 @@
 package installation
 
 import (
+	"context"
 	"net/http"
 	"path/filepath"
 	"testing"
@@ -54,6 +55,7 @@ func TestListenersLimitByTheClientsAddress(t *testing.T) {
 			edit(t, dir, "listen: 127.0.0.1:0\nadmin:", "listen: 127.0.0.1:0\nlimits: {reads: 1/h burst 1}\n"+c.main+
 				"mdm: {listen: '127.0.0.1:0', ca: [mdm-ca.pem], match: {field: commonName, value: '{device.udid}'}"+c.mdm+"}\nadmin:")
 			i := opened(t, dir)
+			i.sleep = func(context.Context, time.Duration) error { return nil }
 			s := serve(t, i)
 			ask := func(url, header string) int {
 				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)

@@ -297,7 +297,7 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 		BaseURL: base, Directories: directories, Issuers: issuers, Shards: i.Config.Revocation.Shards,
 		Documents: delivery.Handler(i.Store, log, i.now, measures.deliveries), Metrics: measures.acme,
 		Limits: i.newGate(measures.limits, log),
-		Store: i.Store, Verifier: attest.NewVerifier(), Log: log, Now: i.now,
+		Store:  i.Store, Verifier: attest.NewVerifier(), Log: log, Now: i.now,
 	})
 }
 

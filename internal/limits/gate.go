@@ -16,7 +16,7 @@ const MaxWait = 2 * time.Second
 
 // Bounds on what is kept.
 const (
-	maxKeys    = 32_768 // buckets of one limit: some 10 MB
+	maxKeys    = 32_768 // buckets of one limit: some 7 MB
 	maxWaiting = 1024   // requests
 )
 
@@ -86,7 +86,8 @@ type Charge struct {
 }
 
 // Pass counts a request against limits, all or none, and waits until it is its turn: at most MaxWait, and no
-// longer than the client does, whose context ctx is. Its error is a *Refused.
+// longer than the client does, whose context ctx is. Its error is a *Refused, which comes after MaxWait, too, or a
+// client could ask again at once.
 func (g *Gate) Pass(ctx context.Context, charges ...Charge) error {
 	now := g.o.Now()
 	var held [4]reservation // no request meets more
@@ -138,7 +139,7 @@ func (g *Gate) wait(ctx context.Context, taken []reservation, slowest reservatio
 	return nil
 }
 
-// refuse counts and logs a refusal.
+// refuse counts, logs and holds up a refusal.
 func (g *Gate) refuse(ctx context.Context, r reservation, now time.Time) error {
 	t := r.table
 	refused := &Refused{Limit: t.kind.Name, Check: t.kind.Check, RetryAfter: max(time.Second, time.Duration(math.Ceil(r.wait.Seconds()))*time.Second)}
@@ -148,7 +149,17 @@ func (g *Gate) refuse(ctx context.Context, r reservation, now time.Time) error {
 			slog.String("detail", refused.Error()), slog.String("who", r.key), slog.String("limit", t.rate.String()), slog.Int("left_out", leftOut),
 			slog.String("hint", "limits."+string(t.kind.Name)+" in assay.yaml, and docs/rate-limits.md, if this was no stranger"))
 	}
+	g.linger(ctx)
 	return refused
+}
+
+// linger holds up a refused request, so that a flood comes no faster than its connections allow. No more than half
+// of the waiting room is for those: the rest is for requests whose turn comes.
+func (g *Gate) linger(ctx context.Context) {
+	if g.waiting.Add(1) <= int64(g.o.Waiting/2) {
+		_ = g.o.Sleep(ctx, MaxWait) // it is refused, whether or not the client stays
+	}
+	g.waiting.Add(-1)
 }
 
 // Guard is a handler that limits another's requests by address, and refuses in plain text. address tells who

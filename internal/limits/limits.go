@@ -1,8 +1,8 @@
 // Package limits says how much a stranger, or a faulty device, may ask of a server: token buckets by address,
 // identifier, code, account and device, kept in memory.
 //
-// A request over its limit waits for its turn, up to MaxWait, and is refused only then, because a refusal
-// ends the enrolment of a device that retries nothing. What the package keeps is bounded whatever strangers
+// A request over its limit waits for its turn, up to MaxWait, and is refused only then: a refusal ends the
+// enrolment of a device that retries nothing, and a flood that is refused at once comes again at once. What the package keeps is bounded whatever strangers
 // do: buckets, waiting requests, vouched accounts and log lines. Where strangers need more buckets than there
 // are, those without one share a common one: nobody passes uncounted.
 //

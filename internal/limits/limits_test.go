@@ -34,11 +34,14 @@ func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
 	return ctx.Err()
 }
 
-// gate is a gate whose clock stands still, with one limit by address.
+// stay sleeps in no time, and the clock stands still.
+func stay(context.Context, time.Duration) error { return nil }
+
+// gate is a gate whose clock stands still, also while requests wait, with one limit.
 func gate(t *testing.T, r Rate, change ...func(*Options)) (*Gate, *clock) {
 	t.Helper()
 	c := &clock{}
-	o := Options{Rates: map[Name]Rate{WrongCodes: r}, Now: c.Now, Sleep: c.Sleep}
+	o := Options{Rates: map[Name]Rate{WrongCodes: r}, Now: c.Now, Sleep: stay}
 	for _, f := range change {
 		f(&o)
 	}
@@ -78,7 +81,8 @@ func TestBurstPassesThenTheRate(t *testing.T) {
 }
 
 func TestRequestWaitsForItsTurnBeforeItIsRefused(t *testing.T) {
-	g, c := gate(t, Rate{1, time.Second, 1})
+	c := &clock{}
+	g := New(Options{Rates: map[Name]Rate{WrongCodes: {1, time.Second, 1}}, Now: c.Now, Sleep: c.Sleep})
 	before := c.Now()
 	for range 2 {
 		if err := g.Pass(t.Context(), one("a")); err != nil {
@@ -93,7 +97,7 @@ func TestRequestWaitsForItsTurnBeforeItIsRefused(t *testing.T) {
 	}
 
 	// Three at once: two find a token within MaxWait.
-	still, _ := gate(t, Rate{1, time.Second, 1}, func(o *Options) { o.Sleep = func(context.Context, time.Duration) error { return nil } })
+	still, _ := gate(t, Rate{1, time.Second, 1})
 	for range 3 {
 		if err := still.Pass(t.Context(), one("a")); err != nil {
 			t.Fatal(err)
@@ -131,6 +135,38 @@ func TestLeavingEndsTheWaitAndGivesTheTokenBack(t *testing.T) {
 	if err := g.Pass(t.Context(), one("a")); err != nil {
 		t.Error(err)
 	}
+	if n := g.waiting.Load(); n != 0 {
+		t.Errorf("%d wait", n)
+	}
+}
+
+// A refusal comes after the longest wait, but only as long as half of the waiting room is free.
+func TestRefusalsAreHeldUp(t *testing.T) {
+	var inside sync.WaitGroup
+	inside.Add(2)
+	release := make(chan struct{})
+	g, _ := gate(t, Rate{1, time.Hour, 1}, func(o *Options) {
+		o.Waiting = 5
+		o.Sleep = func(_ context.Context, d time.Duration) error {
+			if d != MaxWait {
+				t.Errorf("waits %s", d)
+			}
+			inside.Done()
+			<-release
+			return nil
+		}
+	})
+	if err := g.Pass(t.Context(), one("a")); err != nil {
+		t.Fatal(err)
+	}
+	var waiters sync.WaitGroup
+	for range 2 {
+		waiters.Go(func() { refused(t, g.Pass(t.Context(), one("a"))) })
+	}
+	inside.Wait()
+	refused(t, g.Pass(t.Context(), one("a"))) // at once: a third would make the WaitGroup panic
+	close(release)
+	waiters.Wait()
 	if n := g.waiting.Load(); n != 0 {
 		t.Errorf("%d wait", n)
 	}
@@ -272,24 +308,25 @@ func addressNumber(n int) string {
 	return netip.AddrFrom4(a).String()
 }
 
-// A million addresses get no million buckets. Those without one share a common one: nobody passes uncounted.
-func TestMillionAddressesLeaveTheTableBounded(t *testing.T) {
+// Three hundred thousand addresses get no more buckets than there are. Those without one share a common one: nobody passes uncounted.
+func TestTableStaysBoundedWhateverAddressesAsk(t *testing.T) {
+	const many = 300_000
 	g, c := gate(t, Rate{1, time.Hour, 5})
 	if err := g.Pass(t.Context(), one("victim")); err != nil {
 		t.Fatal(err)
 	}
 	passed := 0
-	for n := range 1_000_000 {
+	for n := range many {
 		if g.Pass(t.Context(), one(addressNumber(n))) == nil {
 			passed++
 		}
 	}
 	table := g.tables[WrongCodes]
-	if keys, overflow := table.keys(), int(testutil.ToFloat64(table.overflow)); keys != maxKeys || len(table.buckets) != table.byUse.Len() || overflow != 1_000_000-maxKeys+1 {
+	if keys, overflow := table.keys(), int(testutil.ToFloat64(table.overflow)); keys != maxKeys || len(table.buckets) != table.byUse.Len() || overflow != many-maxKeys+1 {
 		t.Errorf("%d buckets, %d in order of use, %d requests without", keys, table.byUse.Len(), overflow)
 	}
 	if most := maxKeys - 1 + commonShare*5; passed != most {
-		t.Errorf("%d of a million passed, want %d: those with a bucket, and the common one's", passed, most)
+		t.Errorf("%d passed, want %d: those with a bucket, and the common one's", passed, most)
 	}
 	for range 4 { // what was there before the flood is not forgotten, and not spent by it
 		if err := g.Pass(t.Context(), one("victim")); err != nil {

@@ -28,7 +28,8 @@ func once(burst int) limits.Rate { return limits.Rate{Events: 1, Per: 24 * time.
 // limit restarts the server with limits, and lets requests come from the fleet's address.
 func (h *harness) limit(rates map[limits.Name]limits.Rate) {
 	h.t.Helper()
-	h.config.Limits = limits.New(limits.Options{Rates: rates, Now: h.clock.Now, Log: h.config.Log})
+	h.config.Limits = limits.New(limits.Options{Rates: rates, Now: h.clock.Now, Log: h.config.Log,
+		Sleep: func(context.Context, time.Duration) error { return nil }})
 	h.restart()
 	h.comeFrom(fleet)
 }
