@@ -347,6 +347,29 @@ func TestTableStaysBoundedWhateverAddressesAsk(t *testing.T) {
 	}
 }
 
+// Buckets that are long empty do not keep those that are full in the table.
+func TestEmptyBucketsDoNotBlockTheTable(t *testing.T) {
+	g, c := gate(t, Rate{1, time.Hour, 5}, func(o *Options) { o.Keys = 10 })
+	for range 5 {
+		for key := range sweep {
+			if err := g.Pass(t.Context(), one(fmt.Sprint("empty", key))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for round := range 3 {
+		for n := range 10 - sweep {
+			if err := g.Pass(t.Context(), one(fmt.Sprint(round, n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Advance(time.Hour)
+	}
+	if n := testutil.ToFloat64(g.tables[WrongCodes].overflow); n != 0 {
+		t.Errorf("%v requests found no room", n)
+	}
+}
+
 // The codes and devices of a fleet are never refused because there are many.
 func TestOursMakeRoomForEachOther(t *testing.T) {
 	c := &clock{}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -302,6 +303,7 @@ func TestRefusedEvidenceWithoutACodeIsBounded(t *testing.T) {
 	d := h.device()
 	h.list(d.serial, d.udid)
 	h.client(dirSerialOnly).enrol(d.serial, d)
+	h.comeFrom(fleet)
 	value, id := h.mint(issuance.Mint{Directory: dirSerial})
 	c := h.client(dirSerial)
 	o = c.order(value)
@@ -366,16 +368,21 @@ func TestUnsignedRequestsAreLimitedByAddress(t *testing.T) {
 // A flood writes nothing, neither rows nor lines, but for one line a second and one audit row a minute.
 func TestRefusedFloodWritesNothing(t *testing.T) {
 	h := newHarness(t)
-	h.limit(map[limits.Name]limits.Rate{limits.Requests: once(1), limits.WrongCodes: once(1), limits.Reads: once(100)})
-	c := h.client(dirDefault)
+	value, _ := h.mint(issuance.Mint{})
+	h.limit(map[limits.Name]limits.Rate{limits.Requests: once(1), limits.AccountRequests: once(1)})
+	c, known := h.client(dirDefault), h.client(dirDefault)
+	known.order(value) // so that the trail would have rows about it
 	c.post(c.url("new-order"), h.guess()).refused(http.StatusBadRequest, "rejectedIdentifier", "code-usable")
-	before := h.contents()
+	h.clock.Advance(time.Second)
+	rows := func() [3]int { return [3]int{h.count("nonces"), h.count("audit"), h.count("orders")} }
+	before := rows()
 	for range 20 {
 		c.post(c.url("new-order"), h.guess()).over(limits.Requests)
 		c.get(c.kid).over(limits.Requests)
+		known.post(c.url("new-order"), h.guess()).over(limits.AccountRequests)
 	}
-	if h.contents() != before {
-		t.Error("refused requests changed the database")
+	if after := rows(); after != before {
+		t.Errorf("refused requests left nonces, audit rows and orders: %v, before %v", after, before)
 	}
 	lines := 0
 	for _, line := range h.logs.lines(t, "refused") {
@@ -442,7 +449,10 @@ func TestWaitingEndsWithTheClient(t *testing.T) {
 			waiting := <-waits
 			leave()
 			<-done
-			<-waiting.Done() // hangs unless the wait ends with the client
+			<-waiting.Done()
+			if err := waiting.Err(); !errors.Is(err, context.Canceled) {
+				t.Errorf("the wait ended with %v, not with the client", err)
+			}
 		})
 	}
 	h.pending(o)
