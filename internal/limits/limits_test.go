@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"assay/internal/manual"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
@@ -492,4 +495,15 @@ func BenchmarkRefuse(b *testing.B) {
 	for b.Loop() {
 		_ = g.Pass(b.Context(), Charge{WrongCodes, AddressKey("192.0.2.1:443")})
 	}
+}
+
+var update = flag.Bool("update", false, "write the generated part of docs/rate-limits.md")
+
+func TestManualListsEveryLimit(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| limit | counts | by | default | check |\n|---|---|---|---|---|\n")
+	for _, k := range Catalogue() {
+		fmt.Fprintf(&table, "| `%s` | %s | %s | `%s` | `%s` |\n", k.Name, k.Counts, k.By, k.Default, k.Check)
+	}
+	manual.Part(t, "../../docs/rate-limits.md", "limits", table.String(), *update, "go test ./internal/limits -run Manual -update")
 }
