@@ -284,9 +284,7 @@ func (c *Config) check() error {
 	if c.ShutdownDelay < 0 || c.ShutdownDelay > maxShutdownDelay {
 		fault("shutdownDelay: %s is not between 0s and %s", c.ShutdownDelay, maxShutdownDelay)
 	}
-	for _, err := range c.checkLimits() {
-		errs = append(errs, err)
-	}
+	errs = append(errs, c.checkLimits()...)
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		fault("tls: certificate and key go together")
 	}
