@@ -441,9 +441,8 @@ func TestWaitingEndsWithTheClient(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				if response, err := h.http.Do(request); err == nil {
+				if response, err := h.http.Do(request); err == nil { // the answer may overtake the closing of the connection
 					response.Body.Close()
-					t.Errorf("answered with %d", response.StatusCode)
 				}
 			}()
 			waiting := <-waits
