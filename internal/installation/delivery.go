@@ -22,6 +22,7 @@ import (
 	"assay/internal/delivery"
 	"assay/internal/delivery/kmfddm"
 	"assay/internal/inventory/abm"
+	"assay/internal/limits"
 	"assay/internal/server"
 )
 
@@ -206,7 +207,7 @@ func (i *Installation) profileSigner() ([]*x509.Certificate, crypto.Signer, erro
 }
 
 // mdmHandler serves documents to devices that show the identity which their MDM gave them.
-func (i *Installation) mdmHandler(metrics *delivery.Metrics, log *slog.Logger) (http.Handler, error) {
+func (i *Installation) mdmHandler(metrics *delivery.Metrics, gate *limits.Gate, log *slog.Logger) (http.Handler, error) {
 	c := i.Config.MDM
 	var cas []*x509.Certificate
 	for _, name := range c.CA {
@@ -220,8 +221,12 @@ func (i *Installation) mdmHandler(metrics *delivery.Metrics, log *slog.Logger) (
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("mdm: %w", err)}
 	}
+	proxies, err := c.proxies()
+	if err != nil {
+		return nil, &ConfigError{fmt.Errorf("mdm.trustedProxies: %w", err)}
+	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /credential/{secret}", delivery.MDMHandler(i.Store, identity, log, i.now, metrics))
+	mux.Handle("GET /credential/{secret}", gate.Guard(limits.Reads, proxies.Client, delivery.MDMHandler(i.Store, identity, log, i.now, metrics)))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux, nil
 }

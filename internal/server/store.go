@@ -59,6 +59,8 @@ type Orders interface {
 	OrdersOf(ctx context.Context, account issuance.AccountID, after issuance.OrderID, limit int) ([]issuance.OrderID, error)
 	// Code returns the code of an order.
 	Code(ctx context.Context, id issuance.CodeID) (issuance.Code, error)
+	// CodeByValue returns a directory's code, in whatever status, by its value.
+	CodeByValue(ctx context.Context, directory, value string) (issuance.Code, error)
 	AnswerChallenge(ctx context.Context, call issuance.Call, a issuance.Answer) (issuance.Order, error)
 	DeactivateAuthorization(ctx context.Context, call issuance.Call, account issuance.AccountID, order issuance.OrderID) (issuance.Order, error)
 	// Evidence returns the evidence that answered an order's challenge.
