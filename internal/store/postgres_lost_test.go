@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"bytes"
-	"io"
 	"net"
 	"net/url"
 	"sync/atomic"
@@ -24,6 +23,7 @@ const (
 	cutNever  = iota
 	cutBefore // the database never hears of the commit
 	cutAfter  // the store never hears of it
+	cutThen   // the store hears of it, and then of nothing more
 )
 
 func newCutter(t *testing.T, database string) *cutter {
@@ -55,16 +55,21 @@ func (c *cutter) carry(client net.Conn) {
 		return
 	}
 	defer server.Close()
-	var deaf atomic.Bool
+	var ending atomic.Int32
+	answered := make(chan struct{})
 	go func() {
-		defer client.Close()
+		defer close(answered)
 		answers := make([]byte, 64<<10)
 		for {
 			n, err := server.Read(answers)
-			if deaf.Load() || err != nil {
+			if err != nil || ending.Load() == cutAfter {
 				return
 			}
-			if _, err := client.Write(answers[:n]); err != nil {
+			said := answers[:n]
+			if ending.Load() == cutThen { // the end of the connection in place of ReadyForQuery
+				said = append(said[:n-len("Z....I")], "E\x00\x00\x00\x25SFATAL\x00VFATAL\x00C57P01\x00Mshut down\x00\x00"...)
+			}
+			if _, err := client.Write(said); err != nil || ending.Load() == cutThen {
 				return
 			}
 		}
@@ -81,9 +86,9 @@ func (c *cutter) carry(client net.Conn) {
 			if when == cutBefore {
 				return
 			}
-			deaf.Store(true)
+			ending.Store(when)
 			_, _ = server.Write(asked[:n])
-			_, _ = io.Copy(io.Discard, server) // until the database has answered and nobody listens
+			<-answered
 			return
 		}
 		if _, err := server.Write(asked[:n]); err != nil {
@@ -108,7 +113,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	through.Host = cut.listener.Addr().String()
 	through.RawQuery += "&default_query_exec_mode=exec"
 	s := openAt(t, through.String())
-	for name, when := range map[string]int32{"before": cutBefore, "after": cutAfter} {
+	for name, when := range map[string]int32{"before": cutBefore, "after": cutAfter, "then": cutThen} {
 		minted := func() (n int) {
 			for _, err := range s.Codes(t.Context(), issuance.CodeFilter{}) {
 				if err != nil {

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // pgSession is one transaction. Statements whose outcome nobody waits for are sent together with the next one
@@ -181,20 +182,23 @@ func (p *pgSession) commit() error {
 	if p.err != nil {
 		return p.err
 	}
-	undone := false
+	answer := ""
 	p.queue(func(r pgx.BatchResults) error {
 		tag, err := r.Exec()
-		undone = tag.String() == "ROLLBACK"
+		answer = tag.String()
 		return err
 	}, `COMMIT`)
 	err := p.send()
-	if lost, isLost := errors.AsType[*lostConnection](err); isLost {
-		return &lostCommit{p.transaction, lost.err}
+	refused, isRefused := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case answer == "COMMIT": // whatever became of the connection then
+		return nil
+	case answer == "ROLLBACK":
+		return errors.New("the database undid a transaction without saying why")
+	case isRefused && refused.SeverityUnlocalized == "ERROR": // else the connection ended, and nobody knows when
+		return err
 	}
-	if err == nil && undone {
-		err = errors.New("the database undid a transaction without saying why")
-	}
-	return err
+	return &lostCommit{p.transaction, err}
 }
 
 // rollBack undoes the transaction, if it began.
