@@ -92,6 +92,7 @@ type cli struct {
 	Backup  backupCommand  `cmd:"" group:"Run a server:" help:"Take an installation into one encrypted file; check such a file."`
 	Restore restoreCommand `cmd:"" group:"Run a server:" help:"Make an installation of a backup again."`
 
+	Check   checkCommand   `cmd:"" group:"Run a server:" help:"Prove over the whole database that nothing is lost, doubled or altered."`
 	Opinion opinionCommand `cmd:"" group:"Run a server:" help:"Try the service outside that policies ask."`
 
 	Credential  credentialCommand  `cmd:"" group:"Give devices identities:" help:"Write templates; give devices their credentials, renew and withdraw them."`
