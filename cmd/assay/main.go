@@ -81,7 +81,7 @@ type cli struct {
 
 	Demo     demoCommand     `cmd:"" group:"Try it:" help:"See the whole job on this machine, in seconds."`
 	Simulate simulateCommand `cmd:"" group:"Try it:" help:"Let simulated devices enrol."`
-	Bench    benchCommand    `cmd:"" group:"Try it:" help:"Measure what a certificate costs the server."`
+	Bench    benchCommand    `cmd:"" group:"Try it:" help:"Measure what a certificate costs; kill and torment a server, and prove that nothing is lost."`
 
 	Init      initCommand      `cmd:"" group:"Run a server:" help:"Make an installation."`
 	Serve     serveCommand     `cmd:"" group:"Run a server:" help:"Run the server."`

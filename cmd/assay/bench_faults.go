@@ -1,0 +1,8 @@
+package main
+
+import "context"
+
+type benchFaultsCommand struct {
+}
+
+func (c *benchFaultsCommand) Run(ctx context.Context, term *terminal, g *globals) error { return nil }
