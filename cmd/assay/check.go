@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -105,15 +104,6 @@ func checkDatabase(ctx context.Context, i *installation.Installation, term *term
 		},
 	})
 	return checked, err
-}
-
-// err is that there are faults; nil if there are none.
-func (d *checkedDatabase) err() error {
-	if d.FaultCount == 0 {
-		return nil
-	}
-	f := d.Faults[0]
-	return errors.New(counted(d.FaultCount, "fault") + " in the database, the first: " + f.Rule + ": " + f.Of + " " + f.What)
 }
 
 func (d *checkedDatabase) print(term *terminal) {
