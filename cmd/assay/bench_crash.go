@@ -29,7 +29,7 @@ certificate that a device received is written down. Afterwards the server is sta
 
   every code that is not used up still gives a certificate;
   every certificate that a device received verifies and has its row, and no code gave two;
-  the whole database is checked, as by assay check.
+  the whole database is checked, as by assay check; and so it is again and again in between, beside the server.
 
 The seed repeats the moments, not what devices and processors make of them.
 
@@ -64,6 +64,7 @@ type crashRun struct {
 	codes    []benchCode // all that were handed out
 	cut      int         // devices that heard nothing
 	refused  int         // devices that were told no
+	checks   int         // of the whole database, in between
 	faults   []string    // what no device should have met
 	firstErr error       // of what ended the load
 }
@@ -78,6 +79,7 @@ type crashed struct {
 	Refused     int      `json:"devicesRefused"` // they raced for a code
 	Abandoned   int      `json:"serialsAbandoned"`
 	GoodCodes   int      `json:"codesStillGood"` // each of them gave a certificate in the end
+	Checks      int      `json:"checksBeside"`   // of the whole database while devices enrolled
 	Seconds     float64  `json:"seconds"`
 	Faults      []string `json:"faults"`
 
@@ -136,7 +138,7 @@ func (r *crashRun) all(ctx context.Context, server *serverProcess) (*crashed, er
 	if err := r.startAll(ctx); err != nil {
 		return nil, err
 	}
-	out := &crashed{Kills: r.command.Kills, Seed: r.command.Seed, Cut: r.cut, Refused: r.refused}
+	out := &crashed{Kills: r.command.Kills, Seed: r.command.Seed, Cut: r.cut, Refused: r.refused, Checks: r.checks}
 	good, faults, err := r.useUp(ctx)
 	if err != nil {
 		return nil, err
@@ -255,10 +257,39 @@ func (r *crashRun) underLoad(ctx context.Context, do func(context.Context) error
 			}
 		})
 	}
+	var checkErr error
+	workers.Go(func() { checkErr = r.checkBeside(loading) })
 	err := do(ctx)
 	stop()
 	workers.Wait()
-	return errors.Join(err, r.firstErr)
+	return errors.Join(err, r.firstErr, checkErr)
+}
+
+// checkPause is between two checks of the database.
+const checkPause = 3 * time.Second
+
+// checkBeside checks the whole database again and again until the context ends.
+func (r *crashRun) checkBeside(ctx context.Context) error {
+	for ctx.Err() == nil {
+		checked, err := checkDatabase(ctx, r.inst, r.term, nil)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.loadMu.Lock()
+		r.checks++
+		for _, f := range checked.Faults {
+			r.faults = append(r.faults, fmt.Sprintf("beside the server: %s: %s %s", f.Rule, f.Of, f.What))
+		}
+		r.loadMu.Unlock()
+		select {
+		case <-time.After(checkPause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
 }
 
 // oneDevice lets a device enrol. The error is that the load cannot go on.
@@ -352,6 +383,7 @@ func (c *crashed) print(term *terminal) {
 	list.add("devices refused", fmt.Sprint(c.Refused), "they raced for a code")
 	list.add("serials abandoned", fmt.Sprint(c.Abandoned))
 	list.add("codes still good", fmt.Sprint(c.GoodCodes), "each gave a certificate in the end")
+	list.add("checks in between", fmt.Sprint(c.Checks), "of the whole database, beside the server")
 	list.add("took", (time.Duration(c.Seconds * float64(time.Second))).Round(time.Second).String())
 	list.flush()
 	for _, f := range c.Faults {

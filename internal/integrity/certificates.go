@@ -133,8 +133,6 @@ func (c *check) wrongDER(ctx context.Context, r *store.CertificateState) string 
 			r.NotBefore.Format(time.RFC3339), r.NotAfter.Format(time.RFC3339))
 	case len(certificate.CRLDistributionPoints) != 1 || !strings.HasSuffix(certificate.CRLDistributionPoints[0], ca.CRLPath(string(r.Issuer), r.CRLShard)):
 		return fmt.Sprintf("it names the CRL %q, and its revocation would stand in shard %d", certificate.CRLDistributionPoints, r.CRLShard)
-	case certificate.IsCA:
-		return "it is a CA"
 	}
 	if err := certificate.CheckSignatureFrom(signer); err != nil {
 		return fmt.Sprintf("its issuer %s did not sign it: %v", r.Issuer, err)

@@ -166,7 +166,11 @@ func (c *check) checkAudit(ctx context.Context) error {
 	if strange > 0 {
 		c.fault(sealRule.Name, "", "%d rows were added by something else than this program", strange)
 	}
-	return nil
+	lost, err := c.store.HashedBehindSeals(ctx)
+	if lost > 0 {
+		c.fault(sealRule.Name, "", "%d rows were sealed, and no seal is over them any more", lost)
+	}
+	return err
 }
 
 // sealed names what a fault of the audit is about.

@@ -10,6 +10,8 @@ import (
 	"database/sql"
 	"encoding/asn1"
 	"encoding/hex"
+	"flag"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -20,13 +22,16 @@ import (
 	"assay/internal/ca"
 	"assay/internal/integrity"
 	"assay/internal/issuance"
+	"assay/internal/manual"
 	"assay/internal/store"
 	"assay/internal/store/storetest"
 )
 
+var update = flag.Bool("update", false, "write the generated part of docs/reliability.md")
+
 var auditKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{3}, ed25519.SeedSize))
 
-func openAt(t *testing.T, path string) *store.Store {
+func openAt(t testing.TB, path string) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), path, store.Options{Key: bytes.Repeat([]byte{0x5a}, store.KeySize)})
 	if err != nil {
@@ -80,13 +85,13 @@ func TestStoresOfTheSuiteAreWhole(t *testing.T) {
 // place is a store whose certificates are signed.
 type place struct {
 	*storetest.Bench
-	t      *testing.T
+	t      testing.TB
 	store  *store.Store
 	issuer *ca.Issuer
 	key    []byte // SubjectPublicKeyInfo that is certified
 }
 
-func newPlace(t *testing.T, path string) *place {
+func newPlace(t testing.TB, path string) *place {
 	t.Helper()
 	p := &place{t: t, store: openAt(t, path)}
 	p.Bench = &storetest.Bench{Store: p.store, T: t, Now: storetest.Start.Truncate(time.Second)}
@@ -223,6 +228,8 @@ var breaks = []struct{ rule, edit string }{
 	{"certificate-decision", `DELETE FROM decisions WHERE outcome = 'issue'`},
 	{"certificate-decision", `UPDATE decisions SET outcome = 'refuse'`},
 	{"certificate-decision", `UPDATE certificates SET decision = (SELECT decision FROM orders WHERE status = 'processing') WHERE status = 'valid'`},
+	{"certificate-decision", `UPDATE orders SET decision = NULL WHERE status = 'valid'`},
+	{"certificate-evidence", `UPDATE evidence SET order_id = 'order_none'`},
 	{"certificate-evidence", `UPDATE certificates SET evidence = (SELECT evidence FROM orders WHERE status = 'ready') WHERE status = 'valid'`},
 	{"certificate-reserved", `UPDATE certificates SET reserved_at = reserved_at - 400000000 WHERE status = 'reserved'`},
 	{"certificate-audit", `DELETE FROM audit WHERE action = 'issue.completed'`},
@@ -238,7 +245,7 @@ var breaks = []struct{ rule, edit string }{
 	{"certificate-der", `UPDATE certificates SET not_before = not_before - 1000000 WHERE status = 'valid'`},
 	{"certificate-der", `UPDATE certificates SET crl_shard = 4 WHERE status = 'valid'`},
 	{"certificate-der", `UPDATE certificates SET issuer = 'issuer_none' WHERE status = 'valid'`},
-	{"certificate-der", `UPDATE certificates SET der = CAST(substr(der, 1, length(der) - 1) || x'5a' AS BLOB) WHERE status = 'valid'`},
+	{"certificate-der", `UPDATE certificates SET der = unhex(substr(hex(der), 1, 2 * length(der) - 2) || CASE WHEN hex(der) LIKE '%5A' THEN '5B' ELSE '5A' END) WHERE status = 'valid'`},
 	{"order-state", `UPDATE orders SET challenge = 'pending' WHERE status = 'ready'`},
 	{"order-state", `UPDATE orders SET authz = 'deactivated' WHERE status = 'processing'`},
 	{"order-state", `UPDATE orders SET refusal = '' WHERE status = 'invalid'`},
@@ -256,6 +263,7 @@ var breaks = []struct{ rule, edit string }{
 	{"order-decision", `UPDATE orders SET decision = (SELECT decision FROM orders WHERE status = 'processing') WHERE status = 'valid'`},
 	{"order-code", `DELETE FROM codes WHERE status = 'consumed'`},
 	{"order-code", `UPDATE codes SET status = 'unused', order_id = NULL WHERE status = 'issuing'`},
+	{"order-code", `UPDATE codes SET order_id = 'order_none' WHERE status = 'issuing'`},
 	{"code-once", `DROP INDEX certificates_code; UPDATE certificates SET code = (SELECT code FROM certificates WHERE status = 'revoked' LIMIT 1) WHERE status = 'valid'`},
 	{"code-once", `UPDATE certificates SET code = (SELECT id FROM codes WHERE status = 'unused' LIMIT 1) WHERE status = 'reserved'`},
 	{"code-certificate", `UPDATE codes SET certificate = 'cert_none' WHERE status = 'consumed'`},
@@ -273,11 +281,12 @@ var breaks = []struct{ rule, edit string }{
 	{"hold-decision", `DELETE FROM decisions WHERE outcome = 'hold'`},
 	{"crl-der", `UPDATE crls SET der = x'00'`},
 	{"crl-der", `UPDATE crls SET der = x''`},
-	{"crl-der", `UPDATE crls SET der = CAST(substr(der, 1, length(der) - 1) || x'5a' AS BLOB)`},
+	{"crl-der", `UPDATE crls SET der = unhex(substr(hex(der), 1, 2 * length(der) - 2) || CASE WHEN hex(der) LIKE '%5A' THEN '5B' ELSE '5A' END)`},
 	{"crl-der", `UPDATE crls SET number = number + 1`},
 	{"crl-der", `UPDATE crls SET number = number - 1, stale = 1`},
 	{"crl-der", `UPDATE crls SET this_update = this_update + 1000000`},
 	{"crl-der", `UPDATE crls SET next_update = next_update + 1000000`},
+	{"crl-der", `UPDATE crls SET issuer = 'issuer_none'`},
 	{"crl-entries", `UPDATE certificates SET status = 'revoked', revoked_at = 1 WHERE status = 'valid'`},
 	{"crl-entries", `UPDATE certificates SET status = 'valid', revoked_at = 0 WHERE status = 'revoked'`},
 	{"crl-entries", `UPDATE certificates SET revoked_at = revoked_at - 1000000 WHERE status = 'revoked'`},
@@ -286,6 +295,7 @@ var breaks = []struct{ rule, edit string }{
 	{"crl-number", `UPDATE crls SET number = 1`},
 	{"crl-number", `UPDATE audit SET detail = '{"number":"2","shard":"3"}' WHERE action = 'crl.published'`},
 	{"audit-seal", `UPDATE audit SET directory = 'other' WHERE action = 'issue.begun'`},
+	{"audit-seal", `DELETE FROM audit_seals`},
 	{"audit-seal", `UPDATE audit_seals SET root = zeroblob(32)`},
 	{"audit-seal", `INSERT INTO audit SELECT 'audit_x', time, action, outcome, directory, account, order_id, code, certificate, device, issuer, failed, detail, commitment FROM audit LIMIT 1`},
 }
@@ -321,6 +331,15 @@ func TestEachBrokenRuleIsNamed(t *testing.T) {
 			t.Errorf("nothing breaks rule %s", r.Name)
 		}
 	}
+}
+
+func TestManualListsEveryRule(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| rule | what must be true |\n|---|---|\n")
+	for _, r := range integrity.Rules() {
+		fmt.Fprintf(&table, "| `%s` | %s |\n", r.Name, r.Meaning)
+	}
+	manual.Part(t, "../../docs/reliability.md", "rules", table.String(), *update, "go test ./internal/integrity -run Manual -update")
 }
 
 // breakAt edits a database past everything that guards it.

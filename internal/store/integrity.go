@@ -272,3 +272,13 @@ func (s *Store) Publications(ctx context.Context) iter.Seq2[Publication, error] 
 	q.and("a.action = ?", string(audit.CRLPublished), true)
 	return l.rows(ctx, s.reads, &q, issuance.Page{})
 }
+
+// HashedBehindSeals counts audit rows that were sealed, as their hashes say, and that no seal is over: seals were lost.
+func (s *Store) HashedBehindSeals(ctx context.Context) (n int64, err error) {
+	err = s.reads.row(ctx, `SELECT count(*) FROM audit_places
+		WHERE leaf IS NOT NULL AND seq > coalesce((SELECT max(last_seq) FROM audit_seals), 0)`).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count audit rows whose seal is lost: %w", err)
+	}
+	return n, nil
+}
