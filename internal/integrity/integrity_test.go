@@ -59,29 +59,6 @@ func check(t *testing.T, s *store.Store, now time.Time) ([]integrity.Fault, inte
 	return faults, counts
 }
 
-// TestStoresOfTheSuiteAreWhole checks what every test of the store leaves behind, the random walk's included. The
-// suite signs nothing, so that what is signed is left to the other tests.
-func TestStoresOfTheSuiteAreWhole(t *testing.T) {
-	signed := map[string]bool{"issuer-chain": true, "certificate-der": true, "crl-der": true, "crl-entries": true}
-	checked := 0
-	storetest.Run(t, func(t *testing.T) storetest.Store {
-		s := openAt(t, filepath.Join(t.TempDir(), "assay.db"))
-		t.Cleanup(func() {
-			faults, counts := check(t, s, storetest.Start)
-			for _, f := range faults {
-				if !signed[f.Rule] {
-					t.Errorf("%s: %s %s", f.Rule, f.Of, f.What)
-				}
-			}
-			checked += counts.Orders
-		})
-		return s
-	})
-	if checked < 100 {
-		t.Errorf("only %d orders were checked", checked)
-	}
-}
-
 // place is a store whose certificates are signed.
 type place struct {
 	*storetest.Bench
