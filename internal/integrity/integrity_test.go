@@ -194,6 +194,19 @@ func TestWholeDatabaseHasNoFault(t *testing.T) {
 	}
 }
 
+func TestForgottenDeviceIsNoFault(t *testing.T) {
+	p := newPlace(t, filepath.Join(t.TempDir(), "assay.db"))
+	issued, err := p.Certificate(t.Context(), p.issued().ID)
+	p.ok(err)
+	_, err = p.store.ForgetDevice(t.Context(), p.Operator(), issued.Device, true)
+	p.ok(err)
+	p.publish()
+	faults, counts := check(t, p.store, p.Now)
+	if len(faults) > 0 || counts.Certificates != 1 {
+		t.Errorf("faults %+v among %+v", faults, counts)
+	}
+}
+
 // breaks are edits of the database, each with the rule that it breaks.
 var breaks = []struct{ rule, edit string }{
 	{"issuer-chain", `UPDATE issuers SET chain = '["AQID"]'`},
