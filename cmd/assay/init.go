@@ -14,6 +14,7 @@ type initCommand struct {
 	Name            string   `default:"Assay" help:"Organisation, for the names of the CAs."`
 	URL             string   `name:"url" placeholder:"URL" help:"https URL that devices reach the server at. Default: the listen address."`
 	Listen          string   `default:"127.0.0.1:8443" help:"Address to listen on."`
+	Database        string   `placeholder:"URL" help:"PostgreSQL database (postgres://…) that any number of servers share. Default: the environment's ASSAY_DATABASE, which is not written into DIR; without it a SQLite file in DIR."`
 	AdminListen     string   `placeholder:"HOST:PORT" help:"Address of the admin API, or 'none'. Default: loopback, at the port after --listen's."`
 	AttestationRoot []string `placeholder:"[FORMAT=]FILE" sep:"none" help:"Attestation roots (PEM) to accept beside the manufacturer's own; the format defaults to apple."`
 	AllowStandIn    bool     `help:"Accept the roots of stand-in attestation authorities: for tests only."`
@@ -50,7 +51,7 @@ func (c *initCommand) Run(ctx context.Context, term *terminal, g *globals) error
 		roots[format] = append(roots[format], file)
 	}
 	result, err := installation.Init(ctx, c.Dir, installation.InitOptions{
-		Name: c.Name, URL: c.URL, Listen: c.Listen, AdminListen: c.AdminListen, AttestationRoots: roots, AllowStandIn: c.AllowStandIn,
+		Name: c.Name, URL: c.URL, Listen: c.Listen, Database: c.Database, AdminListen: c.AdminListen, AttestationRoots: roots, AllowStandIn: c.AllowStandIn,
 		KeyAlgorithm: ca.KeyAlgorithm(c.KeyAlgorithm), RootKeyOut: c.RootKeyOut, SigningRequest: c.CSR,
 		IssuerChain: c.Issuer, IssuerKey: c.Key, Now: term.Now, From: operator(),
 	})

@@ -85,6 +85,7 @@ type cli struct {
 
 	Init      initCommand      `cmd:"" group:"Run a server:" help:"Make an installation."`
 	Serve     serveCommand     `cmd:"" group:"Run a server:" help:"Run the server."`
+	Migrate   migrateCommand   `cmd:"" group:"Run a server:" help:"Bring the schema of a PostgreSQL database up to date."`
 	Issuer    issuerCommand    `cmd:"" group:"Run a server:" help:"Add, list and activate issuing CAs."`
 	Token     tokenCommand     `cmd:"" group:"Run a server:" help:"Mint, list and revoke tokens of the admin API."`
 	Inventory inventoryCommand `cmd:"" group:"Run a server:" help:"Keep the inventory in step with Apple Business or School Manager."`

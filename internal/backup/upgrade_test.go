@@ -26,7 +26,7 @@ func older(t *testing.T, dir string, version int64) {
 	ok(t, err)
 	_, err = db.ExecContext(t.Context(), "PRAGMA journal_mode=WAL; PRAGMA application_id=0x41534159")
 	ok(t, err)
-	provider, err := goose.NewProvider(goose.DialectSQLite3, db, os.DirFS("../store/migrations"), goose.WithDisableGlobalRegistry(true))
+	provider, err := goose.NewProvider(goose.DialectSQLite3, db, os.DirFS("../store/migrations/sqlite"), goose.WithDisableGlobalRegistry(true))
 	ok(t, err)
 	_, err = provider.UpTo(t.Context(), version)
 	ok(t, errors.Join(err, db.Close()))

@@ -23,9 +23,15 @@ func Require(t testing.TB, program string) (path string) {
 	if err == nil {
 		return path
 	}
+	missing(t, program, err)
+	return ""
+}
+
+// missing fails the test that needs a program if it is required, and else skips it.
+func missing(t testing.TB, program string, err error) {
+	t.Helper()
 	if slices.Contains(strings.Split(os.Getenv(Required), ","), program) {
 		t.Fatalf("%s lists %s: %v", Required, program, err)
 	}
 	t.Skipf("%s is not installed; .ci/install installs it", program)
-	return ""
 }

@@ -16,6 +16,7 @@ import (
 
 	"assay/attest"
 	"assay/internal/ca"
+	"assay/internal/store"
 	"assay/policy"
 
 	"go.yaml.in/yaml/v4"
@@ -23,6 +24,9 @@ import (
 
 // ConfigVersion is the version of the configuration's form.
 const ConfigVersion = 1
+
+// databaseVariable is the environment variable that says where the database is.
+const databaseVariable = "ASSAY_DATABASE"
 
 const (
 	maxConfigSize = 1 << 20
@@ -42,6 +46,10 @@ type Config struct {
 	URL string `yaml:"url,omitempty"`
 	// Listen is the address to listen on, HOST:PORT.
 	Listen string `yaml:"listen"`
+	// Database is the URL of a PostgreSQL database (postgres://…), which any number of servers use at once.
+	// Default: assay.db in the folder (SQLite). The environment's ASSAY_DATABASE comes before it: so a
+	// password need not be in the file.
+	Database string `yaml:"database,omitempty"`
 	// MetricsListen is the address of the Prometheus endpoint (plain HTTP, /metrics). Default: none.
 	MetricsListen string `yaml:"metricsListen,omitempty"`
 	// Pprof serves profiles of the process under /debug/pprof of the metrics listener, which must then be on
@@ -214,7 +222,36 @@ func loadConfig(dir string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return c, nil
+	return c, c.useEnvironment()
+}
+
+// useEnvironment takes what the environment says in place of the file.
+func (c *Config) useEnvironment() error {
+	location := os.Getenv(databaseVariable)
+	if location == "" {
+		return nil
+	}
+	if err := checkDatabase(location); err != nil {
+		return fmt.Errorf("%s: %w", databaseVariable, err)
+	}
+	c.Database = location
+	return nil
+}
+
+// checkDatabase refuses what is no location of a database, without repeating its password.
+func checkDatabase(location string) error {
+	if location != "" && !store.IsPostgres(location) {
+		return errors.New("it is not a URL of a PostgreSQL database: it is written like postgres://assay@db.example.com/assay")
+	}
+	return nil
+}
+
+// database is where the installation's database is.
+func (c *Config) database(dir string) string {
+	if c.Database != "" {
+		return c.Database
+	}
+	return filepath.Join(dir, databaseFile)
 }
 
 func parseConfig(data []byte) (*Config, error) {
@@ -266,6 +303,9 @@ func (c *Config) check() error {
 	}
 	if err := c.checkListen(); err != nil {
 		fault("listen: %w", err)
+	}
+	if err := checkDatabase(c.Database); err != nil {
+		fault("database: %w", err)
 	}
 	if err := c.checkMetrics(); err != nil {
 		errs = append(errs, err)

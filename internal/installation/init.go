@@ -20,6 +20,7 @@ import (
 	"assay/internal/ca"
 	"assay/internal/issuance"
 	"assay/internal/server"
+	"assay/internal/store"
 	"assay/policy"
 
 	"go.yaml.in/yaml/v4"
@@ -30,6 +31,8 @@ type InitOptions struct {
 	Name   string // organisation; default "Assay"
 	URL    string // public https URL; default: the listen address
 	Listen string // default 127.0.0.1:8443
+	// Database is the URL of a PostgreSQL database, which gets its tables if it is empty; default a file.
+	Database string
 	// AdminListen is the address of the admin API: default loopback at the port after Listen's (any port
 	// where that is left to the system); NoAdmin for none.
 	AdminListen string
@@ -115,6 +118,9 @@ func (o *InitOptions) init(ctx context.Context, dir string) (result *InitResult,
 	if err != nil {
 		return nil, err
 	}
+	if err := config.useEnvironment(); err != nil { // after the file was written: a password stays where it is
+		return nil, &ConfigError{err}
+	}
 	if err := o.database(ctx, dir, config, issuer); err != nil {
 		return nil, err
 	}
@@ -179,7 +185,7 @@ func besideOnLoopback(address string) string {
 // config makes the configuration and copies the attestation roots into the folder.
 func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
 	c := &Config{
-		Version: ConfigVersion, Name: o.Name, URL: o.URL, Listen: o.Listen, Admin: Endpoint{Listen: o.AdminListen},
+		Version: ConfigVersion, Name: o.Name, URL: o.URL, Listen: o.Listen, Database: o.Database, Admin: Endpoint{Listen: o.AdminListen},
 		Attestation: map[string]Attestation{"apple": {Roots: []string{builtinRoot}}},
 		Profiles:    map[string]*ca.Profile{"device": ca.DefaultProfile()},
 		Directories: map[string]*Directory{"default": {
@@ -326,9 +332,20 @@ func (o *InitOptions) root(dir string, issuing crypto.PublicKey, result *InitRes
 
 // database makes the database and puts the issuing CA into service.
 func (o *InitOptions) database(ctx context.Context, dir string, config *Config, issuer *newIssuer) error {
+	if store.IsPostgres(config.Database) {
+		if _, err := store.Migrate(ctx, config.Database, false); err != nil {
+			return err
+		}
+	}
 	i, err := open(ctx, dir, config, o.Now)
 	if err != nil {
 		return err
+	}
+	if others, err := i.Store.Issuers(ctx); err != nil || len(others) > 0 {
+		if err == nil {
+			err = fmt.Errorf("the database %s is another installation's: it has issuing CAs. Copy that installation's folder to add a server to it", store.Redacted(config.Database))
+		}
+		return errors.Join(err, i.Close())
 	}
 	if issuer != nil {
 		_, err = i.AddIssuer(ctx, issuance.Call{Now: o.Now(), From: o.From}, o.Name, issuer.chain, issuer.key, true)

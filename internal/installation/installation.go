@@ -3,7 +3,7 @@
 // its demo, its bench and the end-to-end tests all boot this.
 //
 //	DIR/assay.yaml   configuration
-//	DIR/assay.db     database (SQLite, with its -wal and -shm files)
+//	DIR/assay.db     database (SQLite, with its -wal and -shm files), unless it is elsewhere (PostgreSQL)
 //	DIR/certs/       certificates of the CAs; root.pem is what relying parties trust,
 //	                 serving-root.pem what devices trust for TLS
 //	DIR/keys/        private keys (0600) and data.key, which seals codes in the database and which
@@ -58,7 +58,7 @@ type Installation struct {
 	syncs  []*abm.Runner // of API: stopped before the database is closed
 }
 
-// Open reads the configuration and opens the database, migrating it if it is older. It works
+// Open reads the configuration and opens the database, migrating it if it is a file and older. It works
 // beside a running server.
 func Open(ctx context.Context, dir string, now func() time.Time) (*Installation, error) {
 	config, err := LoadConfig(dir)
@@ -73,7 +73,7 @@ func open(ctx context.Context, dir string, config *Config, now func() time.Time)
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, filepath.Join(dir, databaseFile), store.Options{Key: key, Random: rand.Reader})
+	db, err := store.Open(ctx, config.database(dir), store.Options{Key: key, Random: rand.Reader})
 	if err != nil {
 		return nil, err
 	}

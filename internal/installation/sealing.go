@@ -77,7 +77,11 @@ func makeAuditKey(path string) (ed25519.PrivateKey, error) {
 }
 
 // sealAudit seals the audit until the context ends, and then once more.
-func (i *Installation) sealAudit(ctx context.Context, key ed25519.PrivateKey, log *slog.Logger) {
+func (i *Installation) sealAudit(ctx context.Context, key ed25519.PrivateKey, turns *turns, log *slog.Logger) {
+	seal := func(ctx context.Context) error {
+		_, err := i.Store.SealAudit(ctx, i.now(), key)
+		return err
+	}
 	ticker := time.NewTicker(sealInterval)
 	defer ticker.Stop()
 	for {
@@ -85,12 +89,12 @@ func (i *Installation) sealAudit(ctx context.Context, key ed25519.PrivateKey, lo
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
 			defer cancel()
-			if _, err := i.Store.SealAudit(last, i.now(), key); err != nil {
+			if err := seal(last); err != nil {
 				log.Error("seal audit", "error", err)
 			}
 			return
 		case <-ticker.C:
-			if _, err := i.Store.SealAudit(ctx, i.now(), key); err != nil && ctx.Err() == nil {
+			if err := turns.take(ctx, "seal audit", seal); err != nil && ctx.Err() == nil {
 				log.Error("seal audit", "error", err)
 			}
 		}

@@ -68,7 +68,8 @@ type Running struct {
 }
 
 // Serve runs the server until the context ends, then finishes requests in flight. Only one server
-// runs on a folder at a time.
+// runs on a folder at a time; on a PostgreSQL database, any number does, each on a folder of its own with the
+// same keys.
 func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	unlock, err := lock(i.Dir)
 	if err != nil {
@@ -105,9 +106,11 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return err
 	}
 	defer hangUp()
-	// The folder is ours alone: every claim is of a server that is gone, whatever the clock says.
-	if err := i.undoDeadClaims(ctx, i.now().AddDate(100, 0, 0), o.Log); err != nil {
-		return err
+	if !i.Store.Shared() {
+		// The database is ours alone: every claim is of a server that is gone, whatever the clock says.
+		if err := i.undoDeadClaims(ctx, i.now().AddDate(100, 0, 0), o.Log); err != nil {
+			return err
+		}
 	}
 	deliveries, err := i.serving(running, o.Log)
 	if err != nil {
@@ -202,17 +205,22 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 		o.Log.Warn(w)
 	}
 	periodic, stopPeriodic := context.WithCancel(ctx)
+	turns := i.newTurns(o.Log)
 	var working sync.WaitGroup
-	working.Go(func() { i.upkeep(periodic, acme, o.Log) })
+	working.Go(func() { i.upkeep(periodic, acme, turns, o.Log) })
 	working.Go(func() { watchPolicies(periodic, b.policies, fronts.measures.policy) })
-	working.Go(func() { i.sealAudit(periodic, b.auditKey, o.Log) })
+	working.Go(func() { i.sealAudit(periodic, b.auditKey, turns, o.Log) })
 	working.Go(func() { i.watchLists(periodic, o.Log) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
 	working.Go(func() {
-		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error { return b.deliveries.work(ctx, i, o.Log) })
+		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error {
+			return turns.take(ctx, "deliveries", func(ctx context.Context) error { return b.deliveries.work(ctx, i, o.Log) })
+		})
 	})
 	if b.syncs != nil { // by itself: a sync may take minutes
-		working.Go(func() { everyMinute(periodic, o.Log, "inventory", b.syncs.RunDue) })
+		working.Go(func() {
+			everyMinute(periodic, o.Log, "inventory", func(ctx context.Context) error { return turns.take(ctx, "inventory", b.syncs.RunDue) })
+		})
 	}
 	failed := fronts.serve()
 	o.Log.Info("serving", "url", running.BaseURL, "listen", fronts.all[0].listener.Addr().String(), "directories", slices.Sorted(maps.Keys(running.Directories)))
@@ -235,7 +243,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	working.Wait()
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.shutdown)
 	defer cancel()
-	return errors.Join(err, acme.FlushStrangers(flush))
+	return errors.Join(err, acme.FlushStrangers(flush), turns.end(flush))
 }
 
 // linger goes on serving for as long as the configuration has it, so that whoever balances load sees in
@@ -300,16 +308,18 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 	})
 }
 
-// upkeep does the server's periodic work: CRLs, dead claims, clean-up, counts of strangers' refusals.
-func (i *Installation) upkeep(ctx context.Context, acme *server.Server, log *slog.Logger) {
-	everyMinute(ctx, log, "upkeep", func(ctx context.Context) error {
+// upkeep does the periodic work: CRLs, dead claims, clean-up, and this server's counts of strangers' refusals.
+func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *turns, log *slog.Logger) {
+	shared := func(ctx context.Context) error {
 		return errors.Join(
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
 			i.cleanUp(ctx, log),
 			i.applyRetention(ctx, log),
-			acme.FlushStrangers(ctx),
 		)
+	}
+	everyMinute(ctx, log, "upkeep", func(ctx context.Context) error {
+		return errors.Join(turns.take(ctx, "upkeep", shared), acme.FlushStrangers(ctx))
 	})
 }
 

@@ -53,7 +53,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			i.upkeep(ctx, acme, logger)
+			i.upkeep(ctx, acme, i.newTurns(logger), logger)
 		}()
 		defer func() { cancel(); <-done }()
 		for deadline := time.Now().Add(10 * time.Second); strangersFlushed(t, i) == before; time.Sleep(10 * time.Millisecond) {
@@ -119,7 +119,7 @@ func TestUpkeepStopsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	i.upkeep(ctx, acme, logger) // returns
+	i.upkeep(ctx, acme, i.newTurns(logger), logger) // returns
 	if text := log.String(); strings.Contains(text, "level=ERROR") {
 		t.Errorf("stopping is told as a fault:\n%s", text)
 	}

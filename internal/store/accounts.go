@@ -69,7 +69,7 @@ func (s *Store) RegisterAccount(ctx context.Context, call issuance.Call, a issua
 	if err != nil {
 		return issuance.Account{}, false, err
 	}
-	s.accounts.put(account, changes)
+	s.remember(account, changes)
 	return account, created, nil
 }
 
@@ -85,8 +85,15 @@ func (s *Store) Account(ctx context.Context, id issuance.AccountID) (issuance.Ac
 	if err != nil {
 		return a, fmt.Errorf("read account: %w", err)
 	}
-	s.accounts.put(a, changes)
+	s.remember(a, changes)
 	return a, nil
+}
+
+// remember keeps an account in memory, if nobody else can change it.
+func (s *Store) remember(a issuance.Account, changes uint64) {
+	if s.db.alone() {
+		s.accounts.put(a, changes)
+	}
 }
 
 // AccountByKey returns the account of a directory that has the key with this RFC 7638 thumbprint.
@@ -156,9 +163,9 @@ func (s *Store) DeactivateAccount(ctx context.Context, call issuance.Call, id is
 			return err
 		}
 		_, err = t.exec(`UPDATE orders SET status = 'invalid', refusal = ?1,
-				authz = iif(authz = 'valid', 'deactivated', 'invalid'),
-				challenge_refusal = iif(challenge = 'pending', ?1, challenge_refusal),
-				challenge = iif(challenge = 'pending', 'invalid', challenge)
+				authz = CASE WHEN authz = 'valid' THEN 'deactivated' ELSE 'invalid' END,
+				challenge_refusal = CASE WHEN challenge = 'pending' THEN ?1 ELSE challenge_refusal END,
+				challenge = CASE WHEN challenge = 'pending' THEN 'invalid' ELSE challenge END
 			WHERE account = ?2 AND status IN ('pending', 'ready')`, text, string(id))
 		return err
 	})

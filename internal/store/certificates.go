@@ -12,9 +12,9 @@ import (
 )
 
 const certificateColumns = `id, serial, status, directory, issuer, profile, profile_version, crl_shard, account, order_id,
-	ifnull(code, ''), ifnull(device, ''), decision, ifnull(evidence, ''), device_serial, device_udid, expected_serial,
+	coalesce(code, ''), coalesce(device, ''), decision, coalesce(evidence, ''), device_serial, device_udid, expected_serial,
 	expected_udid, attestation_root, spki_sha256, not_before, not_after, der, reserved_at, issued_at, collected_at,
-	revoked_at, revoked_reason, ifnull(superseded_by, '')`
+	revoked_at, revoked_reason, coalesce(superseded_by, '')`
 
 const certificateByID = `SELECT ` + certificateColumns + ` FROM certificates WHERE id = ?`
 
@@ -147,8 +147,8 @@ func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r iss
 // recordRevocation marks the CRL of a certificate that was just revoked stale, and adds the audit row.
 func (s *Store) recordRevocation(t *tx, call issuance.Call, c *issuance.Certificate, r issuance.Revocation) error {
 	_, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
-		VALUES (?, ?, 0, x'', 0, 0, 1, 1) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = revision + 1`,
-		string(c.Issuer), c.CRLShard)
+		VALUES (?, ?, 0, ?, 0, 0, 1, 1) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = crls.revision + 1`,
+		string(c.Issuer), c.CRLShard, []byte{})
 	if err != nil {
 		return err
 	}

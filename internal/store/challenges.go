@@ -102,7 +102,7 @@ func (s *Store) Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.
 	var received, removed int64
 	var facts string
 	err := s.reads.row(ctx, `SELECT id, order_id, received_at, kind, format, object, device_error, token, key_auth,
-			ifnull(facts, ''), facts_schema, failed, removed_at FROM evidence WHERE id = ?`, string(id)).
+			coalesce(facts, ''), facts_schema, failed, removed_at FROM evidence WHERE id = ?`, string(id)).
 		Scan(&e.ID, &e.Order, &received, &e.Kind, &e.Format, &e.Object, &e.DeviceError, &e.Token, &e.KeyAuth,
 			&facts, &e.FactsSchema, &e.Failed, &removed)
 	if err != nil {

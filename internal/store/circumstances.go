@@ -79,15 +79,15 @@ func (s *Store) history(ctx context.Context, now time.Time, subject issuance.Sub
 	since := now.Add(-policy.RefusalWindow)
 	var last int64
 	err := s.reads.row(ctx, `SELECT
-			ifnull(credential.id, ''), ifnull(credential.template, ''),
+			coalesce(credential.id, ''), coalesce(credential.template, ''),
 			(SELECT count(*) FROM certificates WHERE device = ?1 AND der IS NOT NULL),
 			(SELECT count(*) FROM certificates WHERE device = ?1 AND status = 'valid' AND not_after > ?2),
-			(SELECT ifnull(max(issued_at), 0) FROM certificates WHERE device = ?1),
+			(SELECT coalesce(max(issued_at), 0) FROM certificates WHERE device = ?1),
 			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL),
-			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL AND (device IS NULL OR device IS NOT ?1)),
-			(SELECT count(*) FROM (SELECT 1 FROM audit WHERE code = ?4 AND id >= ?5 AND outcome = 'refused' AND order_id IS NOT NULL LIMIT ?7))
-				+ (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE device = ?1 AND id >= ?6 AND outcome <> 'issue' AND code IS NOT ?4 LIMIT ?7))
-		FROM (SELECT 1) LEFT JOIN documents ON documents.code = ?4
+			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL AND (device IS NULL OR device IS DISTINCT FROM ?1)),
+			(SELECT count(*) FROM (SELECT 1 FROM audit WHERE code = ?4 AND id >= ?5 AND outcome = 'refused' AND order_id IS NOT NULL LIMIT ?7) AS r)
+				+ (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE device = ?1 AND id >= ?6 AND outcome <> 'issue' AND code IS DISTINCT FROM ?4 LIMIT ?7) AS k)
+		FROM (SELECT 1) AS one LEFT JOIN documents ON documents.code = ?4
 			LEFT JOIN device_credentials AS credential ON credential.id = documents.credential`,
 		null(device), stamp(now), subject.SPKISHA256, null(subject.Code),
 		issuance.FirstID[issuance.AuditID](since), issuance.FirstID[issuance.DecisionID](since), maxRefusals).

@@ -68,7 +68,7 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 				return c, fmt.Errorf("%s: %w", step.what, err)
 			}
 			*step.count += n
-			s.writer.metrics.cleaned(byCleanUp, step.what, n)
+			s.metrics.cleaned(byCleanUp, step.what, n)
 			more = n == cleanBatch
 		}
 	}
@@ -85,7 +85,7 @@ func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
 		err := row.Scan(&o.id, &o.account, &o.evidence)
 		orders = append(orders, o)
 		return err
-	}, `SELECT id, account, ifnull(evidence, '') FROM orders WHERE claimed_at = 0 AND expires_at < ? LIMIT ?`,
+	}, `SELECT id, account, coalesce(evidence, '') FROM orders WHERE claimed_at = 0 AND expires_at < ? LIMIT ?`,
 		stamp(expiredBefore), cleanBatch)
 	if err != nil {
 		return 0, err

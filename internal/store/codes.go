@@ -21,8 +21,8 @@ const MaxMint = 1000
 // minCodeLength is the shortest value of a code that MintCodes takes: 128 random bits in base64url.
 const minCodeLength = 22
 
-const codeColumns = `codes.id, codes.directory, codes.status, ifnull(codes.device, ''), codes.serial, codes.udid,
-	codes.labels, codes.allow_unattested, codes.minted, ifnull(codes.order_id, ''), ifnull(codes.certificate, ''),
+const codeColumns = `codes.id, codes.directory, codes.status, coalesce(codes.device, ''), codes.serial, codes.udid,
+	codes.labels, codes.allow_unattested, codes.minted, coalesce(codes.order_id, ''), coalesce(codes.certificate, ''),
 	codes.tries, codes.last_refusal, codes.created_at, codes.expires_at, codes.used_at, codes.revoked_at`
 
 // codeFields takes codeColumns.

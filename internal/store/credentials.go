@@ -13,7 +13,7 @@ import (
 	"assay/internal/issuance"
 )
 
-const credentialColumns = `k.id, k.device, k.template, k.directory, k.revision, k.document, k.code, ifnull(k.certificate, ''),
+const credentialColumns = `k.id, k.device, k.template, k.directory, k.revision, k.document, k.code, coalesce(k.certificate, ''),
 	k.asset_token, k.configuration_token, k.renew_before, k.revoke_superseded, k.due_at, k.attempts, k.pushed, k.pushed_at, k.push_error,
 	k.report, k.created_at, k.rendered_at, k.withdrawn_at`
 
@@ -115,7 +115,7 @@ func (s *Store) DeviceCredentials(ctx context.Context, f issuance.CredentialFilt
 	q.and("k.due_at <> 0 AND k.due_at < ?", stamp(f.DueBefore), !f.DueBefore.IsZero())
 	// A lost or retired device gets nothing, so it needs no new document.
 	q.plain("(SELECT state FROM devices WHERE id = k.device AND (state = 'lost' OR state = 'retired')) IS NULL", !f.DueBefore.IsZero())
-	q.plain("k.pushed <> iif(k.withdrawn_at = 0, k.asset_token || ' ' || k.configuration_token, '')", f.NotPushed)
+	q.plain("k.pushed <> CASE WHEN k.withdrawn_at = 0 THEN k.asset_token || ' ' || k.configuration_token ELSE '' END", f.NotPushed)
 	l := list[issuance.DeviceCredential]{
 		what: "list credentials of devices", columns: `SELECT ` + credentialColumns + ` FROM device_credentials AS k`, key: "k.id",
 		scan: scanCredential, keyOf: func(k *issuance.DeviceCredential) []any { return []any{string(k.ID)} },

@@ -37,7 +37,7 @@ func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, sh
 		revoked = append(revoked, r)
 		return err
 	}, `SELECT serial, revoked_at, revoked_reason FROM certificates WHERE status = 'revoked' AND issuer = ?1 AND crl_shard = ?2
-		AND not_after > ifnull((SELECT this_update FROM crls WHERE issuer = ?1 AND shard = ?2 AND number > 0 AND this_update <= ?4), ?3) ORDER BY not_after, id`,
+		AND not_after > coalesce((SELECT this_update FROM crls WHERE issuer = ?1 AND shard = ?2 AND number > 0 AND this_update <= ?4), ?3) ORDER BY not_after, id`,
 		string(issuer), shard, stamp(now.Add(-24*time.Hour)), stamp(now))
 	if err != nil {
 		return nil, fmt.Errorf("list revoked certificates: %w", err)
@@ -52,9 +52,9 @@ func (s *Store) PutCRL(ctx context.Context, call issuance.Call, crl issuance.CRL
 	return s.change(ctx, call, "store CRL", func(t *tx) error {
 		n, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
 			SELECT ?1, ?2, ?3, ?4, ?5, ?6, 0, 0
-			WHERE ?3 = 1 + ifnull((SELECT number FROM crls WHERE issuer = ?1 AND shard = ?2), 0)
+			WHERE ?3 = 1 + coalesce((SELECT number FROM crls WHERE issuer = ?1 AND shard = ?2), 0)
 			ON CONFLICT (issuer, shard) DO UPDATE SET number = excluded.number, der = excluded.der,
-				this_update = excluded.this_update, next_update = excluded.next_update, stale = revision <> ?7`,
+				this_update = excluded.this_update, next_update = excluded.next_update, stale = CASE WHEN crls.revision <> ?7 THEN 1 ELSE 0 END`,
 			string(crl.Issuer), crl.Shard, crl.Number, crl.DER, stamp(crl.ThisUpdate), stamp(crl.NextUpdate), crl.Revision)
 		if err != nil {
 			return err

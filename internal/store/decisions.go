@@ -48,8 +48,8 @@ func (d *decisionRow) insert(t *tx, o *issuance.Order) error {
 	return nil
 }
 
-const decisionColumns = `id, order_id, directory, ifnull(code, ''), ifnull(evidence, ''), ifnull(device, ''), ifnull(hold, ''),
-	time, schema, decision, ifnull(input, 'null')`
+const decisionColumns = `id, order_id, directory, coalesce(code, ''), coalesce(evidence, ''), coalesce(device, ''), coalesce(hold, ''),
+	time, schema, decision, coalesce(input, 'null')`
 
 // Decision returns a decision by id, as it was taken. One of a newer schema than this program's is
 // refused, never half understood.

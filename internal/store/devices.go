@@ -108,7 +108,7 @@ func (s *Store) Devices(ctx context.Context, f issuance.DeviceFilter) iter.Seq2[
 	q.and("state = ?", string(f.State), f.State != "")
 	q.plain("state = ''", f.NotListed)
 	if f.LabelName != "" {
-		q.and("iif(labels = '', NULL, labels) ->> ('$.' || json_quote(?)) = ?", f.LabelName, true)
+		q.and(s.db.labelIs(), f.LabelName, true)
 		q.args = append(q.args, f.LabelValue)
 	}
 	l := list[issuance.Device]{

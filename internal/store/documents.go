@@ -35,7 +35,7 @@ func (t *tx) eraseDocument(code string) error {
 	return nil
 }
 
-const documentColumns = `documents.id, documents.code, ifnull(documents.credential, ''), documents.path_sha256,
+const documentColumns = `documents.id, documents.code, coalesce(documents.credential, ''), documents.path_sha256,
 	documents.sealed, documents.sha256, documents.mdm, documents.fetch_lifetime, documents.created_at,
 	documents.fetched_at, documents.refused_at, documents.refused_check`
 
@@ -78,7 +78,7 @@ func (s *Store) DocumentByPath(ctx context.Context, pathHash [32]byte, now time.
 	err := s.reads.row(ctx, `SELECT `+documentColumns+`, codes.status, codes.tries, codes.expires_at, `+deviceColumns+`
 		FROM documents JOIN codes ON codes.id = documents.code
 		LEFT JOIN device_credentials AS k ON k.id = documents.credential
-		LEFT JOIN devices ON devices.id = ifnull(k.device, codes.device)
+		LEFT JOIN devices ON devices.id = coalesce(k.device, codes.device)
 		WHERE documents.path_sha256 = ?`, pathHash[:]).Scan(append(into, device.into()...)...)
 	if err != nil {
 		return issuance.FetchedDocument{}, fmt.Errorf("read document: %w", notFound(err))
@@ -104,7 +104,7 @@ type documentState struct {
 func (t *tx) documentState(id issuance.DocumentID) (documentState, error) {
 	var d documentState
 	var expires int64
-	err := t.row(`SELECT codes.id, codes.status, codes.tries, codes.expires_at, ifnull(documents.credential, ''),
+	err := t.row(`SELECT codes.id, codes.status, codes.tries, codes.expires_at, coalesce(documents.credential, ''),
 			coalesce(k.device, codes.device, ''), documents.fetched_at, documents.refused_at, documents.fetch_lifetime
 		FROM documents JOIN codes ON codes.id = documents.code
 		LEFT JOIN device_credentials AS k ON k.id = documents.credential WHERE documents.id = ?`, string(id)).
@@ -154,7 +154,7 @@ func (s *Store) MarkFetched(ctx context.Context, call issuance.Call, id issuance
 			return err
 		}
 		if d.credential != "" {
-			n, err = t.exec(`UPDATE device_credentials SET due_at = iif(attempts < ?, ?, 0) WHERE id = ? AND document = ?`,
+			n, err = t.exec(`UPDATE device_credentials SET due_at = CASE WHEN attempts < ? THEN CAST(? AS bigint) ELSE 0 END WHERE id = ? AND document = ?`,
 				issuance.MaxAttempts, end+issuance.RetryPause.Microseconds(), d.credential, string(id))
 			if err := changedOne(n, err, "credential of a live document"); err != nil {
 				return err

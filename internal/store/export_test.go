@@ -8,16 +8,17 @@ import (
 // Statements returns the text of every statement that the store has prepared so far.
 func (s *Store) Statements() []string {
 	var texts []string
+	d := s.db.(*sqliteDB)
 	ask := func(*tx) error { // on the writer's goroutine, which owns them
-		for text := range s.writer.conn.stmts {
+		for text := range d.conn.stmts {
 			texts = append(texts, text)
 		}
 		return nil
 	}
-	if err := s.writer.do(context.Background(), changeRelaxed, ask); err != nil {
+	if err := s.db.do(context.Background(), changeRelaxed, ask); err != nil {
 		panic(err)
 	}
-	s.reads.stmts.Range(func(text, _ any) bool {
+	d.sqliteReader.stmts.Range(func(text, _ any) bool {
 		texts = append(texts, text.(string))
 		return true
 	})
@@ -26,16 +27,16 @@ func (s *Store) Statements() []string {
 
 // LastCommitWasDurable reports whether the last change was fsynced before it was answered. Only for a
 // store that nobody else uses meanwhile.
-func (s *Store) LastCommitWasDurable() bool { return !s.writer.relaxed }
+func (s *Store) LastCommitWasDurable() bool { return !s.db.(*sqliteDB).relaxed }
 
 // ReadPool is the pool of reading connections.
-func (s *Store) ReadPool() *sql.DB { return s.reads.db }
+func (s *Store) ReadPool() *sql.DB { return s.db.(*sqliteDB).sqliteReader.db }
 
 // BusyWriter keeps the writer busy until release is called.
 func (s *Store) BusyWriter() (release func() error) {
 	entered, leave, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		left <- s.writer.do(context.Background(), changeDurable, func(*tx) error {
+		left <- s.db.do(context.Background(), changeDurable, func(*tx) error {
 			close(entered)
 			<-leave
 			return nil
@@ -49,4 +50,4 @@ func (s *Store) BusyWriter() (release func() error) {
 }
 
 // Waiting is how many changes wait for the writer.
-func (s *Store) Waiting() int { return len(s.writer.jobs) }
+func (s *Store) Waiting() int { return len(s.db.(*sqliteDB).jobs) }

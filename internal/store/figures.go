@@ -2,16 +2,10 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"assay/internal/issuance"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxCounted is how far the counts of Figures go. Whoever has more to look at needs no exact number.
@@ -21,12 +15,12 @@ const maxCounted = 10_000
 type Figures struct {
 	HoldsWaiting  int64 // for a person's word; at most maxCounted
 	ConflictsOpen int64 // of the inventory; at most maxCounted
-	Unsealed      int64 // audit rows that no seal is over yet
+	Unsealed      int64 // audit rows that no seal is over yet; at most maxCounted
 	SealedAt      time.Time
 	CRLs          map[issuance.IssuerID]CRLAge
 
-	Database, WAL int64 // bytes of the files
-	Free          int64 // bytes of the file system that the database is on
+	Database  int64 // bytes
+	WAL, Free int64 // bytes of SQLite's log, and free on its file system; 0 on PostgreSQL
 }
 
 // CRLAge is how old an issuer's CRLs are: the oldest of its shards.
@@ -37,10 +31,10 @@ func (s *Store) Figures(ctx context.Context) (Figures, error) {
 	f := Figures{CRLs: map[issuance.IssuerID]CRLAge{}}
 	var sealed int64
 	err := s.reads.row(ctx, `SELECT
-			(SELECT count(*) FROM (SELECT 1 FROM holds INDEXED BY holds_open WHERE status <> 'used' AND status = 'held' LIMIT ?1)),
-			(SELECT count(*) FROM (SELECT 1 FROM device_conflicts INDEXED BY device_conflicts_list WHERE resolved_at = 0 LIMIT ?1)),
-			ifnull((SELECT max(seq) FROM audit_places), 0) - ifnull((SELECT last_seq FROM audit_seals WHERE number = (SELECT max(number) FROM audit_seals)), 0),
-			ifnull((SELECT sealed_at FROM audit_seals WHERE number = (SELECT max(number) FROM audit_seals)), 0)`, maxCounted).
+			(SELECT count(*) FROM (SELECT 1 FROM holds WHERE status <> 'used' AND status = 'held' LIMIT ?1) AS h),
+			(SELECT count(*) FROM (SELECT 1 FROM device_conflicts WHERE resolved_at = 0 LIMIT ?1) AS c),
+			(SELECT count(*) FROM (SELECT 1 FROM audit_unsealed LIMIT ?1) AS u),
+			coalesce((SELECT sealed_at FROM audit_seals WHERE number = (SELECT max(number) FROM audit_seals)), 0)`, maxCounted).
 		Scan(&f.HoldsWaiting, &f.ConflictsOpen, &f.Unsealed, &sealed)
 	if err != nil {
 		return Figures{}, fmt.Errorf("read figures: %w", err)
@@ -56,30 +50,8 @@ func (s *Store) Figures(ctx context.Context) (Figures, error) {
 	if err != nil {
 		return Figures{}, fmt.Errorf("read figures of CRLs: %w", err)
 	}
-	if err := s.sizes(&f); err != nil {
+	if err := s.db.sizes(ctx, &f); err != nil {
 		return Figures{}, fmt.Errorf("read sizes: %w", err)
 	}
 	return f, nil
-}
-
-// sizes reads how much room the database takes, and how much there is.
-func (s *Store) sizes(f *Figures) error {
-	for _, file := range []struct {
-		path string
-		size *int64
-	}{{s.path, &f.Database}, {s.path + "-wal", &f.WAL}} {
-		info, err := os.Stat(file.path)
-		if errors.Is(err, fs.ErrNotExist) { // there is no WAL before the first change
-			continue
-		} else if err != nil {
-			return err
-		}
-		*file.size = info.Size()
-	}
-	var room unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(s.path), &room); err != nil {
-		return err
-	}
-	f.Free = int64(room.Bavail) * int64(room.Bsize)
-	return nil
 }

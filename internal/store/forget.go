@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -40,7 +39,7 @@ func (s *Store) ForgetDevice(ctx context.Context, call issuance.Call, id issuanc
 	if err != nil {
 		return issuance.Forgotten{}, err
 	}
-	return done, s.checkpoint(ctx)
+	return done, s.db.erased(ctx)
 }
 
 // found are rows that hold personal values of a device.
@@ -65,10 +64,10 @@ func (s *Store) strays(ctx context.Context, d issuance.Device) (found, error) {
 			args                          []any
 			into                          map[string]bool
 		}{
-			{"evidence", "id, ifnull(facts, ''), device_error, object", "id",
+			{"evidence", "id, coalesce(facts, ''), device_error, object", "id",
 				"(instr(lower(facts), ?) > 0 OR instr(lower(device_error), ?) > 0 OR instr(object, ?) > 0 OR instr(object, ?) > 0 OR instr(object, ?) > 0)",
 				[]any{inJSON, lower, []byte(value), []byte(lower), []byte(strings.ToUpper(value))}, rows.evidence},
-			{"decisions", "id, ifnull(input, ''), '', NULL", "id", "instr(lower(input), ?) > 0", []any{inJSON}, rows.decisions},
+			{"decisions", "id, coalesce(input, ''), '', NULL", "id", "instr(lower(input), ?) > 0", []any{inJSON}, rows.decisions},
 			{"audit_personal", `audit, "values", '', NULL`, "audit", `instr(lower("values"), ?) > 0`, []any{inJSON}, rows.audit},
 		} {
 			q := selection{where: []string{table.condition}, args: table.args}
@@ -181,8 +180,7 @@ func (f *forgetting) run(rows found, revoke bool) error {
 	for _, statement := range []string{
 		`UPDATE codes SET serial = '', udid = '', labels = '', minted = '' WHERE device = ?`,
 		`UPDATE device_credentials SET report = '' WHERE device = ?`,
-		`UPDATE certificates SET device_serial = '', device_udid = '', expected_serial = '', expected_udid = '',
-			der = iif(der IS NULL, NULL, x'') WHERE device = ?`,
+		`UPDATE certificates SET device_serial = '', device_udid = '', expected_serial = '', expected_udid = '' WHERE device = ?`,
 		`DELETE FROM device_conflicts WHERE device = ?`,
 		`DELETE FROM device_conflicts WHERE other = ?`,
 		`DELETE FROM holds WHERE device = ?`,
@@ -193,6 +191,9 @@ func (f *forgetting) run(rows found, revoke bool) error {
 		if _, err := f.t.exec(statement, id); err != nil {
 			return err
 		}
+	}
+	if _, err := f.t.exec(`UPDATE certificates SET der = ? WHERE device = ? AND der IS NOT NULL`, []byte{}, id); err != nil {
+		return err
 	}
 	// Conflicts of other devices, with which a list once took this one for.
 	if _, err := f.t.exec(`DELETE FROM device_conflicts WHERE said <> '' AND (said = ? OR lower(said) = ?)`, f.device.Serial, udidKey(f.device.UDID)); err != nil {
@@ -220,12 +221,12 @@ func (f *forgetting) gather(rows *found) error {
 		into  map[string]bool
 		query string
 	}{
-		{rows.evidence, `SELECT ifnull(evidence, '') FROM certificates WHERE device = ?`},
-		{rows.evidence, `SELECT ifnull(evidence, '') FROM decisions WHERE device = ?`},
+		{rows.evidence, `SELECT coalesce(evidence, '') FROM certificates WHERE device = ?`},
+		{rows.evidence, `SELECT coalesce(evidence, '') FROM decisions WHERE device = ?`},
 		{rows.decisions, `SELECT id FROM decisions WHERE device = ?`},
 		{rows.decisions, `SELECT decision FROM certificates WHERE device = ?`},
 		{rows.decisions, `SELECT decisions.id FROM codes JOIN decisions ON decisions.code = codes.id WHERE codes.device = ?`},
-		{rows.evidence, `SELECT ifnull(decisions.evidence, '') FROM codes JOIN decisions ON decisions.code = codes.id WHERE codes.device = ?`},
+		{rows.evidence, `SELECT coalesce(decisions.evidence, '') FROM codes JOIN decisions ON decisions.code = codes.id WHERE codes.device = ?`},
 		{rows.audit, `SELECT id FROM audit WHERE device = ?`},
 		{rows.audit, `SELECT audit.id FROM codes JOIN audit ON audit.code = codes.id WHERE codes.device = ?`},
 		{rows.audit, `SELECT audit.id FROM certificates JOIN audit ON audit.order_id = certificates.order_id WHERE certificates.device = ?`},
@@ -340,20 +341,6 @@ func (f *forgetting) forgetOrders(rows *found) error {
 		if _, err := f.t.exec(`UPDATE orders SET identifier_sealed = ? WHERE id = ?`, sealed, id); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// checkpoint moves the log into the database, so that what was erased is in neither.
-func (s *Store) checkpoint(ctx context.Context) (err error) {
-	db, err := openPool(dsn(s.path), 1)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	var busy, frames, moved int
-	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved); err != nil {
-		return fmt.Errorf("move the log into the database: %w", err)
 	}
 	return nil
 }

@@ -36,8 +36,8 @@ func holdSubject(named, verified bool, device issuance.DeviceID, credential issu
 	return ""
 }
 
-const holdColumns = `id, directory, status, decision, ifnull(device, ''), ifnull(code, ''), ifnull(credential, ''), tries, revision,
-	created_at, held_at, decided_by, decided_at, expires_at, lifetime, ifnull(order_id, '')`
+const holdColumns = `id, directory, status, decision, coalesce(device, ''), coalesce(code, ''), coalesce(credential, ''), tries, revision,
+	created_at, held_at, decided_by, decided_at, expires_at, lifetime, coalesce(order_id, '')`
 
 func scanHold(row scanner) (issuance.Hold, error) {
 	var h issuance.Hold
@@ -104,8 +104,8 @@ func (s *Store) hold(t *tx, call issuance.Call, o *issuance.Order, d *decisionRo
 	_, err = t.exec(`INSERT INTO holds (id, directory, subject, status, decision, device, code, credential, tries, revision, created_at, held_at, lifetime)
 			VALUES (?1, ?2, ?3, 'held', ?4, ?5, ?6, ?7, 1, 1, ?8, ?8, ?9)
 		ON CONFLICT (directory, subject) WHERE status <> 'used' DO UPDATE SET
-			decision = ?4, device = ?5, code = ?6, credential = ?7, held_at = ?8, lifetime = ?9, tries = tries + 1, revision = revision + 1,
-			status = iif(status = 'approved' AND expires_at <= ?8, 'held', status)`,
+			decision = ?4, device = ?5, code = ?6, credential = ?7, held_at = ?8, lifetime = ?9, tries = holds.tries + 1, revision = holds.revision + 1,
+			status = CASE WHEN holds.status = 'approved' AND holds.expires_at <= ?8 THEN 'held' ELSE holds.status END`,
 		string(id), o.Directory, subject, string(d.ID), null(d.Device), null(o.Code), null(credential), stamp(call.Now), lifetime.Microseconds())
 	if err != nil {
 		return fmt.Errorf("store hold: %w", err)
@@ -115,7 +115,7 @@ func (s *Store) hold(t *tx, call issuance.Call, o *issuance.Order, d *decisionRo
 
 // credentialOf is the device's credential that a code belongs to; "" for none.
 func (t *tx) credentialOf(code issuance.CodeID) (id issuance.CredentialID, err error) {
-	err = notFound(t.row(`SELECT ifnull(credential, '') FROM documents WHERE code = ?`, string(code)).Scan(&id))
+	err = notFound(t.row(`SELECT coalesce(credential, '') FROM documents WHERE code = ?`, string(code)).Scan(&id))
 	if errors.Is(err, issuance.ErrNotFound) {
 		return "", nil
 	}

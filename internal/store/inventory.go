@@ -43,7 +43,7 @@ func (s *Store) ImportDevices(ctx context.Context, call issuance.Call, in issuan
 	}
 	if !in.DryRun {
 		for i := range results {
-			s.writer.metrics.imported.WithLabelValues(string(results[i].Change)).Inc()
+			s.metrics.imported.WithLabelValues(string(results[i].Change)).Inc()
 		}
 	}
 	return results, nil
@@ -230,7 +230,7 @@ func (s *Store) revokeOf(t *tx, call issuance.Call, device issuance.DeviceID, re
 	return len(certificates), nil
 }
 
-const conflictColumns = `id, kind, device, ifnull(other, ''), source, said, times, created_at, seen_at, resolved_at, resolved_by`
+const conflictColumns = `id, kind, device, coalesce(other, ''), source, said, times, created_at, seen_at, resolved_at, resolved_by`
 
 func scanConflict(row scanner) (issuance.Conflict, error) {
 	var c issuance.Conflict

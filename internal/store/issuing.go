@@ -20,7 +20,7 @@ func (s *Store) RejectCSR(ctx context.Context, call issuance.Call, r issuance.CS
 	}
 	err = s.change(ctx, call, "reject CSR", func(t *tx) error {
 		o, err = s.scanOrder(t.row(`UPDATE orders SET tries = tries + 1,
-				status = iif(tries + 1 >= ?1, 'invalid', status), refusal = iif(tries + 1 >= ?1, ?2, refusal)
+				status = CASE WHEN tries + 1 >= ?1 THEN 'invalid' ELSE status END, refusal = CASE WHEN tries + 1 >= ?1 THEN ?2 ELSE refusal END
 			WHERE id = ?3 AND account = ?4 AND status = 'ready' AND expires_at > ?5 RETURNING `+orderColumns,
 			issuance.MaxTries, last, string(r.Order), string(r.Account), stamp(call.Now)))
 		if errors.Is(err, issuance.ErrNotFound) {
@@ -91,7 +91,7 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 	}
 	err = s.change(ctx, call, what, func(t *tx) error {
 		o := issuance.Order{ID: c.Order, Account: c.Account}
-		err := notFound(t.updated(`SELECT directory, ifnull(code, ''), ifnull(evidence, '') FROM orders WHERE id = ?`, string(c.Order),
+		err := notFound(t.updated(`SELECT directory, coalesce(code, ''), coalesce(evidence, '') FROM orders WHERE id = ?`, string(c.Order),
 			`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
 			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.ID)).
 			Scan(&o.Directory, &o.Code, &o.Evidence))
@@ -144,7 +144,7 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 // an operator was first, or its time is over, the order becomes invalid and the error is
 // issuance.ErrCodeTaken, which is kept.
 func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device issuance.DeviceID, err error) {
-	err = notFound(t.updated(`SELECT ifnull(device, '') FROM codes WHERE id = ?`, string(o.Code),
+	err = notFound(t.updated(`SELECT coalesce(device, '') FROM codes WHERE id = ?`, string(o.Code),
 		`UPDATE codes SET status = 'issuing', order_id = ? WHERE id = ? AND status = 'unused' AND expires_at > ?`,
 		string(o.ID), string(o.Code), stamp(call.Now)).Scan(&device))
 	if !errors.Is(err, issuance.ErrNotFound) {
@@ -187,7 +187,7 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 	}
 	err = s.end(ctx, call, "complete issue", func(t *tx) error {
 		var device, code string
-		err := notFound(t.row(`SELECT ifnull(device, ''), ifnull(code, '') FROM certificates
+		err := notFound(t.row(`SELECT coalesce(device, ''), coalesce(code, '') FROM certificates
 			WHERE id = ? AND order_id = ? AND status = 'reserved'`, string(c.Certificate), string(c.Order)).Scan(&device, &code))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.conflictOrMissing(`SELECT 1 FROM certificates WHERE id = ? AND order_id = ?`, string(c.Certificate), string(c.Order))
@@ -238,7 +238,7 @@ func (t *tx) completeRows(now time.Time, c issuance.Completion, device, code str
 	if code == "" {
 		return nil
 	}
-	n, err = t.exec(`UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = ifnull(device, ?)
+	n, err = t.exec(`UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = coalesce(device, ?)
 		WHERE id = ? AND status = 'issuing' AND order_id = ?`,
 		stamp(now), string(c.Certificate), null(device), code, string(c.Order))
 	if err := changedOne(n, err, "code of a live claim"); err != nil {
@@ -274,7 +274,7 @@ func (s *Store) abandon(t *tx, call issuance.Call, order issuance.OrderID, why *
 	}
 	o := issuance.Order{ID: order}
 	err = notFound(t.row(`UPDATE orders SET status = 'invalid', refusal = ? WHERE id = ? AND status = 'processing'
-		RETURNING account, directory, ifnull(code, '')`, text, string(order)).Scan(&o.Account, &o.Directory, &o.Code))
+		RETURNING account, directory, coalesce(code, '')`, text, string(order)).Scan(&o.Account, &o.Directory, &o.Code))
 	if errors.Is(err, issuance.ErrNotFound) {
 		return false, nil
 	}

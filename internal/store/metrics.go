@@ -2,6 +2,7 @@ package store
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"assay/internal/audit"
@@ -21,7 +22,8 @@ type metrics struct {
 	audited   *prometheus.CounterVec
 	collected prometheus.Counter
 	revoked   prometheus.Counter
-	events    map[event]prometheus.Counter // of audited, looked up once; the writer's alone
+	mu        sync.Mutex
+	events    map[event]prometheus.Counter // of audited, looked up once
 
 	removed  *prometheus.CounterVec
 	imported *prometheus.CounterVec
@@ -74,35 +76,19 @@ func newMetrics() *metrics {
 
 // Collectors are the metrics, for a registry.
 func (s *Store) Collectors() []prometheus.Collector {
-	m, w := s.writer.metrics, s.writer
-	return []prometheus.Collector{
-		m.seconds, m.batch, m.failed, m.rejected, m.audited, m.collected, m.revoked, m.removed, m.imported,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "assay_store_queue_length", Help: "Changes that wait to be committed.",
-		}, func() float64 { return float64(len(w.jobs)) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "assay_store_queue_capacity", Help: "Changes that may wait; further ones are refused.",
-		}, func() float64 { return float64(cap(w.jobs)) }),
-	}
+	m := s.metrics
+	return append(s.db.collectors(), m.seconds, m.batch, m.failed, m.rejected, m.audited, m.collected, m.revoked, m.removed, m.imported)
 }
 
-// committed counts a batch; the writer calls it.
-func (m *metrics) committed(batch []*job, durable bool, took time.Duration, failed bool) {
-	m.batch.Observe(float64(len(batch)))
+// committed counts a transaction, and what it wrote into the audit trail.
+func (m *metrics) committed(durable bool, took time.Duration, audited ...[]event) {
 	kind := 0
 	if durable {
 		kind = 1
 	}
 	m.commits[kind].Observe(took.Seconds())
-	if failed {
-		m.failed.Inc()
-		return
-	}
-	for _, j := range batch {
-		if !keeps(j.err) {
-			continue
-		}
-		for _, e := range j.audited {
+	for _, one := range audited {
+		for _, e := range one {
 			m.happened(e)
 		}
 	}
@@ -110,6 +96,8 @@ func (m *metrics) committed(batch []*job, durable bool, took time.Duration, fail
 
 // happened counts an audit row that is committed.
 func (m *metrics) happened(e event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	c, ok := m.events[e]
 	if !ok {
 		c = m.audited.WithLabelValues(string(e.action), string(e.outcome))

@@ -37,7 +37,7 @@ func TestMetricsCountWhatIsCommittedAndOnce(t *testing.T) {
 	jobs := make([]*job, len(changes))
 	for n, run := range changes {
 		jobs[n] = &job{ctx: t.Context(), durable: true, run: run, answer: make(chan error, 1)}
-		if err := s.writer.send(jobs[n], false); err != nil {
+		if err := s.db.(*sqliteDB).send(jobs[n], false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -47,7 +47,7 @@ func TestMetricsCountWhatIsCommittedAndOnce(t *testing.T) {
 			t.Fatalf("change %d: %v", n, err)
 		}
 	}
-	m := s.writer.metrics
+	m := s.metrics
 	if revoked, collected := testutil.ToFloat64(m.revoked), testutil.ToFloat64(m.collected); revoked != 2 || collected != 0 {
 		t.Errorf("%v revoked and %v collected, want 2 and none", revoked, collected)
 	}
@@ -104,7 +104,7 @@ func TestReadyTellsAStuckWriterFromABusyOne(t *testing.T) {
 
 func TestReadyTellsThatChangesAreNotCommitted(t *testing.T) {
 	s := openFor(t, filepath.Join(t.TempDir(), "assay.db"))
-	err := s.writer.do(t.Context(), changeDurable, func(t *tx) error { // whose commit fails
+	err := s.db.(*sqliteDB).do(t.Context(), changeDurable, func(t *tx) error { // whose commit fails
 		if _, err := t.exec(`PRAGMA defer_foreign_keys = 1`); err != nil {
 			return err
 		}
@@ -117,10 +117,10 @@ func TestReadyTellsThatChangesAreNotCommitted(t *testing.T) {
 	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "could not be committed") {
 		t.Errorf("after a commit failed: %v", err)
 	}
-	if failed := testutil.ToFloat64(s.writer.metrics.failed); failed != 1 {
+	if failed := testutil.ToFloat64(s.metrics.failed); failed != 1 {
 		t.Errorf("%v failures counted", failed)
 	}
-	if err := s.writer.do(t.Context(), changeDurable, spend(1)); err != nil {
+	if err := s.db.(*sqliteDB).do(t.Context(), changeDurable, spend(1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Ready(t.Context()); err != nil {

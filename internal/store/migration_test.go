@@ -37,7 +37,7 @@ var firstSchemaRows = []string{
 
 func TestFirstSchemaMigratesWithItsRows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "assay.db")
-	first, err := migrations.ReadFile("migrations/00001_initial.sql")
+	first, err := migrations.ReadFile("migrations/sqlite/00001_initial.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,12 +14,9 @@ func (t *tx) spend(n issuance.Nonce) error {
 	if n.IsZero() {
 		return nil
 	}
-	fresh, err := t.exec(`INSERT INTO nonces (expires_at, id) VALUES (?, ?) ON CONFLICT DO NOTHING`, stamp(n.ExpiresAt), n.ID[:])
+	err := t.first(issuance.ErrNonceUsed, `INSERT INTO nonces (expires_at, id) VALUES (?, ?) ON CONFLICT DO NOTHING`, stamp(n.ExpiresAt), n.ID[:])
 	if err != nil {
 		return fmt.Errorf("spend nonce: %w", err)
-	}
-	if fresh != 1 {
-		return keep(issuance.ErrNonceUsed) // nothing was written, so nothing needs to be rolled back
 	}
 	return nil
 }
@@ -57,7 +54,7 @@ func (s *Store) AddNonceKey(ctx context.Context, now time.Time, secret []byte) (
 	key := issuance.NonceKey{Secret: secret, CreatedAt: timeOf(stamp(now))}
 	err := s.change(ctx, issuance.Call{Now: now}, "add nonce key", func(t *tx) error {
 		var id int64
-		if err := t.row(`SELECT ifnull(max(id), 0) + 1 FROM nonce_keys`).Scan(&id); err != nil {
+		if err := t.row(`SELECT coalesce(max(id), 0) + 1 FROM nonce_keys`).Scan(&id); err != nil {
 			return err
 		}
 		sealed, err := s.seal.seal(secret, nonceKeyName(id))

@@ -21,7 +21,7 @@ func (s *Store) once(t *tx, now time.Time, o *issuance.Once) error {
 		return err
 	}
 	fresh, err := t.exec(`INSERT INTO idempotency_keys (key, request, sealed, expires_at) VALUES (?1, ?2, ?3, ?4)
-		ON CONFLICT (key) DO UPDATE SET request = ?2, sealed = ?3, expires_at = ?4 WHERE expires_at <= ?5`,
+		ON CONFLICT (key) DO UPDATE SET request = ?2, sealed = ?3, expires_at = ?4 WHERE idempotency_keys.expires_at <= ?5`,
 		o.Key[:], o.Request[:], sealed, stamp(now.Add(issuance.OnceLifetime)), stamp(now))
 	if err != nil {
 		return fmt.Errorf("keep idempotency key: %w", err)

@@ -60,7 +60,7 @@ func withMigration(t testing.TB, text string) fs.FS {
 	t.Helper()
 	schema := fstest.MapFS{"00099_next.sql": {Data: []byte("-- +goose Up\n" + text)}}
 	for _, name := range migrationNames(t) {
-		content, err := migrations.ReadFile("migrations/" + name)
+		content, err := migrations.ReadFile("migrations/sqlite/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func withMigration(t testing.TB, text string) fs.FS {
 // migrationNames are the names of the program's own migrations, whose number is the schema's version.
 func migrationNames(t testing.TB) []string {
 	t.Helper()
-	entries, err := migrations.ReadDir("migrations")
+	entries, err := migrations.ReadDir("migrations/sqlite")
 	if err != nil || len(entries) == 0 {
 		t.Fatalf("%d migrations, error %v", len(entries), err)
 	}

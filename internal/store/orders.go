@@ -11,8 +11,8 @@ import (
 	"assay/policy"
 )
 
-const orderColumns = `id, account, directory, identifier_type, identifier_kind, identifier_sealed, ifnull(code, ''), status,
-	authz, token, challenge, validated_at, challenge_refusal, refusal, tries, ifnull(evidence, ''), ifnull(certificate, ''),
+const orderColumns = `id, account, directory, identifier_type, identifier_kind, identifier_sealed, coalesce(code, ''), status,
+	authz, token, challenge, validated_at, challenge_refusal, refusal, tries, coalesce(evidence, ''), coalesce(certificate, ''),
 	created_at, expires_at`
 
 const orderByID = `SELECT ` + orderColumns + ` FROM orders WHERE id = ?`
@@ -195,10 +195,10 @@ func (s *Store) DeactivateAuthorization(ctx context.Context, call issuance.Call,
 	}
 	err = s.change(ctx, call, "deactivate authorization", func(t *tx) error {
 		o, err = s.scanOrder(t.row(`UPDATE orders SET authz = 'deactivated',
-				refusal = iif(status = 'valid', refusal, ?1),
-				challenge_refusal = iif(challenge = 'pending', ?1, challenge_refusal),
-				challenge = iif(challenge = 'pending', 'invalid', challenge),
-				status = iif(status = 'valid', 'valid', 'invalid')
+				refusal = CASE WHEN status = 'valid' THEN refusal ELSE ?1 END,
+				challenge_refusal = CASE WHEN challenge = 'pending' THEN ?1 ELSE challenge_refusal END,
+				challenge = CASE WHEN challenge = 'pending' THEN 'invalid' ELSE challenge END,
+				status = CASE WHEN status = 'valid' THEN 'valid' ELSE 'invalid' END
 			WHERE id = ?2 AND account = ?3 AND authz IN ('pending', 'valid')
 				AND (status = 'valid' OR status IN ('pending', 'ready') AND expires_at > ?4)
 			RETURNING `+orderColumns, why, string(order), string(account), stamp(call.Now)))

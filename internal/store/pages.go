@@ -48,7 +48,7 @@ type list[T any] struct {
 
 // rows yields the rows that match, in the order of the key: those behind the row with the id
 // page.After, and at most page.Limit of them.
-func (l *list[T]) rows(ctx context.Context, r *reader, q *selection, page issuance.Page) iter.Seq2[T, error] {
+func (l *list[T]) rows(ctx context.Context, r querier, q *selection, page issuance.Page) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		after, err := l.start(page.After)
 		for left := page.Limit; err == nil; {
@@ -92,7 +92,7 @@ func (l *list[T]) start(id string) ([]any, error) {
 }
 
 // read reads the next rows, at most pageLength of them.
-func (l *list[T]) read(ctx context.Context, r *reader, q *selection, after []any, length int) ([]T, error) {
+func (l *list[T]) read(ctx context.Context, r querier, q *selection, after []any, length int) ([]T, error) {
 	where, args := q.where, q.args
 	if after != nil {
 		marks := strings.TrimSuffix(strings.Repeat("?, ", len(after)), ", ")
@@ -104,7 +104,7 @@ func (l *list[T]) read(ctx context.Context, r *reader, q *selection, after []any
 		query += " WHERE " + strings.Join(where, " AND ")
 	}
 	// The length is an argument: statements are kept prepared by their text.
-	query += fmt.Sprintf(" ORDER BY %s LIMIT min(%d, ?)", l.key, pageLength)
+	query += " ORDER BY " + l.key + " LIMIT ?"
 	rows := make([]T, 0, length)
 	err := r.rows(ctx, func(row scanner) error {
 		v, err := l.scan(row)

@@ -20,8 +20,8 @@ func (s *Store) UsePolicy(ctx context.Context, call issuance.Call, directory str
 		if err != nil {
 			return fmt.Errorf("keep policy %s: %w", v.Name, err)
 		}
-		n, err := t.exec(`INSERT INTO policy_uses (directory, since, policy) SELECT ?1, max(?2, ifnull((SELECT max(since) + 1 FROM policy_uses WHERE directory = ?1), 0)), ?3
-			WHERE ?3 IS NOT (SELECT policy FROM policy_uses WHERE directory = ?1 ORDER BY since DESC LIMIT 1)`,
+		n, err := t.exec(`INSERT INTO policy_uses (directory, since, policy) SELECT ?1, coalesce((SELECT max(since) + 1 FROM policy_uses WHERE directory = ?1 AND since >= ?2), ?2), ?3
+			WHERE ?3 IS DISTINCT FROM (SELECT policy FROM policy_uses WHERE directory = ?1 ORDER BY since DESC LIMIT 1)`,
 			directory, stamp(call.Now), v.SHA256)
 		if err != nil || n == 0 {
 			return err

@@ -208,7 +208,7 @@ func (t *tx) putCredential(k *issuance.DeviceCredential, p *rendered) error {
 		ON CONFLICT (id) DO UPDATE SET directory = ?4, revision = ?5, document = ?6, code = ?7, asset_token = ?8,
 			configuration_token = ?9, renew_before = ?10, revoke_superseded = ?11, due_at = ?12, rendered_at = ?13,
 			asset_sealed = ?14, configuration_sealed = ?15, report = '', withdrawn_at = 0, attempts = ?17
-		WHERE revision = ?16`,
+		WHERE device_credentials.revision = ?16`,
 		string(k.ID), string(k.Device), k.Template, k.Directory, k.Revision, string(k.Document), string(k.Code), k.AssetToken,
 		k.ConfigurationToken, k.RenewBefore.Microseconds(), flag(k.RevokeSuperseded), stamp(k.DueAt), stamp(k.RenderedAt),
 		p.asset, p.configuration, p.Revision, k.Attempts)

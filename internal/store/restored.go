@@ -103,7 +103,7 @@ func (s *Store) forgetRequests(t *tx) error {
 func (t *tx) raiseCRLs(shards int) (int64, error) {
 	for shard := range shards {
 		_, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale)
-			SELECT id, ?, 0, x'', 0, 0, 1 FROM issuers WHERE true ON CONFLICT DO NOTHING`, shard)
+			SELECT id, ?, 0, ?, 0, 0, 1 FROM issuers WHERE true ON CONFLICT DO NOTHING`, shard, []byte{})
 		if err != nil {
 			return 0, fmt.Errorf("raise CRL numbers: %w", err)
 		}
@@ -143,8 +143,8 @@ func (t *tx) endLiveOrders() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return t.exec(`UPDATE orders SET status = 'invalid', authz = iif(authz = 'pending', 'invalid', authz), refusal = ?1,
-			challenge_refusal = iif(challenge = 'pending', ?1, challenge_refusal), challenge = iif(challenge = 'pending', 'invalid', challenge)
+	return t.exec(`UPDATE orders SET status = 'invalid', authz = CASE WHEN authz = 'pending' THEN 'invalid' ELSE authz END, refusal = ?1,
+			challenge_refusal = CASE WHEN challenge = 'pending' THEN ?1 ELSE challenge_refusal END, challenge = CASE WHEN challenge = 'pending' THEN 'invalid' ELSE challenge END
 		WHERE status = 'pending' OR status = 'ready'`+offline, why)
 }
 

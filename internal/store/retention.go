@@ -67,7 +67,7 @@ func (s *Store) inBatches(ctx context.Context, what string, now time.Time, after
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		*count += n
-		s.writer.metrics.cleaned(byRetention, what, n)
+		s.metrics.cleaned(byRetention, what, n)
 		more = n == cleanBatch
 	}
 	return nil
@@ -120,7 +120,7 @@ func (t *tx) dropIssued(before, now time.Time, facts bool) (int64, error) {
 				err := r.Scan(&one.id, &one.order, &one.decision)
 				rows = append(rows, one)
 				return err
-			}, `SELECT e.id, o.id, ifnull(o.decision, '') FROM evidence AS e JOIN orders AS o ON o.id = e.order_id
+			}, `SELECT e.id, o.id, coalesce(o.decision, '') FROM evidence AS e JOIN orders AS o ON o.id = e.order_id
 				WHERE e.kept = ? AND e.kept <> 'none' AND e.outcome = ? AND e.received_at < ? AND o.claimed_at <> 0 AND o.status <> 'processing' LIMIT ?`,
 				kept, outcome, stamp(before), cleanBatch-len(rows))
 			if err != nil {

@@ -13,7 +13,7 @@ import (
 	"assay/internal/issuance"
 )
 
-// sealBatch is how many rows one seal is over at most: enrolments wait for it that long.
+// sealBatch is how many rows one seal is over at most: on SQLite, enrolments wait for it that long.
 const sealBatch = 500
 
 // SealAudit seals what was committed since the last seal, in batches, off the path of requests. It returns
@@ -38,17 +38,30 @@ func (s *Store) SealAudit(ctx context.Context, now time.Time, key ed25519.Privat
 	}
 }
 
-// sealable reads the rows behind the last seal.
+// sealable reads the oldest rows that no seal is over, and gives them the places behind the last seal's.
 func (s *Store) sealable(ctx context.Context, before *audit.Seal) ([]audit.Sealed, error) {
-	after := int64(0)
+	last := int64(0)
 	if before != nil {
-		after = before.Last
+		last = before.Last
 	}
-	return s.sealedRows(ctx, after, after+sealBatch)
+	rows, err := s.trailRows(ctx, `SELECT 0, NULL, u.audit, `+auditColumns+`, p.salt, p."values" FROM audit_unsealed AS u
+			JOIN audit AS a ON a.id = u.audit LEFT JOIN audit_personal AS p ON p.audit = a.id
+		ORDER BY u.audit LIMIT ?`, sealBatch)
+	for i := range rows {
+		rows[i].Seq = last + int64(i) + 1
+	}
+	return rows, err
 }
 
 // sealedRows reads rows by their place: those behind after, up to last.
 func (s *Store) sealedRows(ctx context.Context, after, last int64) ([]audit.Sealed, error) {
+	return s.trailRows(ctx, `SELECT o.seq, o.leaf, o.audit, `+auditColumns+`, p.salt, p."values" FROM audit_places AS o
+			LEFT JOIN audit AS a ON a.id = o.audit LEFT JOIN audit_personal AS p ON p.audit = a.id
+		WHERE o.seq > ? AND o.seq <= ? ORDER BY o.seq`, after, last)
+}
+
+// trailRows reads rows with their places and hashes.
+func (s *Store) trailRows(ctx context.Context, query string, args ...any) ([]audit.Sealed, error) {
 	var rows []audit.Sealed
 	err := s.reads.rows(ctx, func(row scanner) error {
 		var one audit.Sealed
@@ -69,11 +82,9 @@ func (s *Store) sealedRows(ctx context.Context, after, last int64) ([]audit.Seal
 		r.Detail, err = labelsOf(detail.String)
 		rows = append(rows, one)
 		return err
-	}, `SELECT o.seq, o.leaf, o.audit, `+auditColumns+`, p.salt, p."values" FROM audit_places AS o
-			LEFT JOIN audit AS a ON a.id = o.audit LEFT JOIN audit_personal AS p ON p.audit = a.id
-		WHERE o.seq > ? AND o.seq <= ? ORDER BY o.seq`, after, last)
+	}, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("read audit rows to seal: %w", err)
+		return nil, fmt.Errorf("read audit rows: %w", err)
 	}
 	return rows, nil
 }
@@ -98,7 +109,10 @@ func (s *Store) seal1(ctx context.Context, now time.Time, key ed25519.PrivateKey
 		}
 		for i := range rows {
 			if err == nil {
-				_, err = t.exec(`UPDATE audit_places SET leaf = ? WHERE seq = ?`, leaves[i][:], rows[i].Seq)
+				err = t.write(`INSERT INTO audit_places (seq, audit, leaf) VALUES (?, ?, ?)`, rows[i].Seq, rows[i].Row.ID, leaves[i][:])
+			}
+			if err == nil {
+				err = t.write(`DELETE FROM audit_unsealed WHERE audit = ?`, rows[i].Row.ID)
 			}
 		}
 		return err
@@ -168,12 +182,11 @@ func (s *Store) CheckSeals(ctx context.Context, key ed25519.PublicKey, after int
 	return faults, seals, nil
 }
 
-// UnsealedAudit counts the rows that are not sealed yet, and those that never got a place among the others:
-// nobody who writes by this program leaves such.
+// UnsealedAudit counts the rows that are not sealed yet, and by how many the trail has more or fewer rows than
+// are sealed or waiting for it: nobody who writes by this program leaves such.
 func (s *Store) UnsealedAudit(ctx context.Context) (unsealed, strange int64, err error) {
-	err = s.reads.row(ctx, `SELECT
-			(SELECT count(*) FROM audit_places WHERE seq > ifnull((SELECT max(last_seq) FROM audit_seals), 0)),
-			(SELECT count(*) FROM audit) - (SELECT count(*) FROM audit_places)`).Scan(&unsealed, &strange)
+	err = s.reads.row(ctx, `SELECT (SELECT count(*) FROM audit_unsealed),
+			abs((SELECT count(*) FROM audit) - (SELECT count(*) FROM audit_places) - (SELECT count(*) FROM audit_unsealed))`).Scan(&unsealed, &strange)
 	if err != nil {
 		return 0, 0, fmt.Errorf("count unsealed audit rows: %w", err)
 	}

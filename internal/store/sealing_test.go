@@ -106,7 +106,7 @@ func TestForgettingADeviceLeavesTheSealsGood(t *testing.T) {
 
 func TestTamperingWithTheTrailIsFound(t *testing.T) {
 	drop := []string{"DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete", "DROP TRIGGER audit_personal_no_update",
-		"DROP TRIGGER audit_places_no_delete", "DROP TRIGGER audit_seals_no_update", "DROP TRIGGER audit_seals_no_delete"}
+		"DROP TRIGGER audit_places_no_update", "DROP TRIGGER audit_places_no_delete", "DROP TRIGGER audit_seals_no_update", "DROP TRIGGER audit_seals_no_delete"}
 	row := "(SELECT audit FROM audit_places WHERE seq = 7)"
 	for name, test := range map[string]struct {
 		tamper []string
@@ -119,7 +119,7 @@ func TestTamperingWithTheTrailIsFound(t *testing.T) {
 		"row and hash":   {[]string{"UPDATE audit SET failed = 'x' WHERE id = " + row, "UPDATE audit_places SET leaf = zeroblob(32) WHERE seq = 7"}, "the row was changed"},
 		"deleted":        {[]string{"PRAGMA foreign_keys = 0", "DELETE FROM audit WHERE id = " + row}, "the row was deleted"},
 		"with its place": {[]string{"PRAGMA foreign_keys = 0", "DELETE FROM audit WHERE id = " + row, "DELETE FROM audit_places WHERE seq = 7"}, "rows 7 to 7 are missing"},
-		"order":          {[]string{"UPDATE audit_places SET seq = -1 WHERE seq = 7", "UPDATE audit_places SET seq = 7 WHERE seq = 8", "UPDATE audit_places SET seq = 8 WHERE seq = -1"}, "the row was changed"},
+		"order":          {[]string{"UPDATE audit_places SET seq = 999 WHERE seq = 7", "UPDATE audit_places SET seq = 7 WHERE seq = 8", "UPDATE audit_places SET seq = 8 WHERE seq = 999"}, "the row was changed"},
 		"values":         {[]string{`UPDATE audit_personal SET "values" = '{"serial":"ANOTHER"}' WHERE audit IN (SELECT audit FROM audit_places WHERE seq < 9)`}, "personal values were changed"},
 		"seal":           {[]string{"UPDATE audit_seals SET sealed_at = sealed_at + 1 WHERE number = 2"}, "signature"},
 		"seal gone":      {[]string{"DELETE FROM audit_seals WHERE number = 2"}, "seals 2 to 2 are missing"},
@@ -171,7 +171,7 @@ func TestChangedRowWithItsHashIsFoundByTheTree(t *testing.T) {
 	// Somebody who computes the changed row's hash, too, but cannot sign.
 	r.Time, r.Check = time.UnixMicro(at), "x"
 	leaf := audit.Leaf(seq, &r)
-	raw("DROP TRIGGER audit_no_update", fmt.Sprintf("UPDATE audit SET failed = 'x' WHERE id = '%s'", r.ID),
+	raw("DROP TRIGGER audit_no_update", "DROP TRIGGER audit_places_no_update", fmt.Sprintf("UPDATE audit SET failed = 'x' WHERE id = '%s'", r.ID),
 		fmt.Sprintf("UPDATE audit_places SET leaf = x'%x' WHERE seq = %d", leaf[:], seq))
 	faults, _ := check(t, s, key)
 	if len(faults) != 1 || !strings.Contains(faults[0].What, "with its hash") {

@@ -16,18 +16,13 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"embed"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/url"
-	"path/filepath"
-	"runtime"
+	"strings"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
 // Options is how a store is opened.
@@ -44,80 +39,109 @@ type Options struct {
 // Store is an open database. Its methods may be called concurrently, and beside another process
 // that has the same database open, as long as only one of them changes accounts: the server.
 type Store struct {
-	path     string
-	writer   *writer
-	reads    *reader
+	db       engine
+	reads    querier // the same
+	metrics  *metrics
 	accounts knownAccounts
 	seal     *sealer
 	random   io.Reader
 }
 
-//go:embed migrations/*.sql
+//go:embed migrations
 var migrations embed.FS
 
-// Open opens the database at path, makes it if it does not exist (mode 0600), and brings its schema
-// up to date, keeping a backup copy beside it. It refuses a database of another program, and one
-// with a newer schema (*NewerSchemaError).
-func Open(ctx context.Context, path string, o Options) (*Store, error) {
-	files, err := fs.Sub(migrations, "migrations")
+// The schema as each engine writes it: migrations with the same numbers.
+var (
+	sqliteSchema   = part(migrations, "migrations/sqlite")
+	postgresSchema = part(migrations, "migrations/postgres")
+)
+
+func part(of fs.FS, name string) fs.FS {
+	sub, err := fs.Sub(of, name)
 	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		panic(err) // a name in this file
 	}
-	return open(ctx, path, o, files)
+	return sub
 }
 
-func open(ctx context.Context, path string, o Options, schema fs.FS) (*Store, error) {
+// SupportedSchema is the newest schema version that this program knows.
+func SupportedSchema() (int64, error) { return newestVersion(sqliteSchema) }
+
+// newestVersion is the version of the newest migration.
+func newestVersion(schema fs.FS) (int64, error) {
+	names, err := fs.Glob(schema, "*.sql")
+	if err != nil || len(names) == 0 {
+		return 0, fmt.Errorf("read migrations: %d of them: %w", len(names), err)
+	}
+	var newest int64
+	for _, name := range names {
+		var version int64
+		if _, err := fmt.Sscanf(name, "%d_", &version); err != nil {
+			return 0, fmt.Errorf("read migrations: %s: %w", name, err)
+		}
+		newest = max(newest, version)
+	}
+	return newest, nil
+}
+
+// Open opens the database at a location: the path of a SQLite file, or the URL of a PostgreSQL database
+// (postgres://…).
+//
+// A file is made if it does not exist (mode 0600), and its schema brought up to date, keeping a backup copy
+// beside it. A PostgreSQL database must have been migrated (Migrate), because other servers may be using it:
+// else *OlderSchemaError. Either is refused if it is another program's, or has a newer schema
+// (*NewerSchemaError).
+func Open(ctx context.Context, location string, o Options) (*Store, error) {
+	schema := sqliteSchema
+	if IsPostgres(location) {
+		schema = postgresSchema
+	}
+	return open(ctx, location, o, schema)
+}
+
+func open(ctx context.Context, location string, o Options, schema fs.FS) (*Store, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	seal, err := newSealer(o.Key, o.Random)
 	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		return nil, fmt.Errorf("open database %s: %w", Redacted(location), err)
 	}
-	path, err = filepath.Abs(path)
+	s := &Store{seal: seal, random: seal.random, metrics: newMetrics()}
+	if IsPostgres(location) {
+		s.db, err = openPostgres(ctx, location, schema, s.metrics, o.Now)
+	} else {
+		s.db, err = openSQLite(ctx, location, schema, s.metrics, o.Now)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
+		return nil, fmt.Errorf("open database %s: %w", Redacted(location), err)
 	}
-	if err := migrate(ctx, path, schema); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
-	}
-	s := &Store{path: path, seal: seal, random: seal.random}
-	s.reads, err = newReader(path)
-	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
-	}
-	s.writer, err = newWriter(ctx, path, o.Now)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), s.reads.close())
-	}
+	s.reads = s.db
 	return s, nil
+}
+
+// IsPostgres reports whether a location is the URL of a PostgreSQL database.
+func IsPostgres(location string) bool {
+	return strings.HasPrefix(location, "postgres://") || strings.HasPrefix(location, "postgresql://")
+}
+
+// Redacted is a location without its password.
+func Redacted(location string) string {
+	if !IsPostgres(location) {
+		return location
+	}
+	u, err := url.Parse(location)
+	if err != nil {
+		return "postgres://…"
+	}
+	return u.Redacted()
 }
 
 // Close waits for the work under way and closes the database. Calls that come later fail with
 // ErrClosed.
 func (s *Store) Close() error {
-	return errors.Join(s.writer.close(), s.reads.close())
+	return s.db.close()
 }
-
-// busyTimeout is how long, in milliseconds, a write waits for another process's.
-const busyTimeout = 10_000
-
-// dsn names the database at an absolute path. Pragmas are applied to every connection.
-func dsn(path string, pragmas ...string) string {
-	pragmas = append([]string{fmt.Sprintf("busy_timeout(%d)", busyTimeout), "foreign_keys(1)"}, pragmas...)
-	q := url.Values{"_pragma": pragmas, "_txlock": {"immediate"}}
-	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
-}
-
-// openPool opens a pool of at most n connections that stay open.
-func openPool(dataSource string, n int) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", dataSource)
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(n)
-	db.SetMaxIdleConns(n)
-	return db, nil
-}
-
-func readPoolSize() int { return max(4, 2*runtime.GOMAXPROCS(0)) }
 
 // randomOrDefault is the reader given, or crypto/rand.
 func randomOrDefault(r io.Reader) io.Reader {

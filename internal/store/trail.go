@@ -49,7 +49,7 @@ func (s *Store) record(t *tx, call issuance.Call, r audit.Row, p audit.Personal)
 	if r.Outcome == "" {
 		r.Outcome = audit.Done
 	}
-	_, err = t.exec(`INSERT INTO audit (id, time, action, outcome, directory, account, order_id, code, certificate,
+	err = t.write(`INSERT INTO audit (id, time, action, outcome, directory, account, order_id, code, certificate,
 			device, issuer, failed, detail, commitment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(id), stamp(call.Now), string(r.Action), string(r.Outcome), r.Directory, null(r.Account), null(r.Order),
 		null(r.Code), null(r.Certificate), null(r.Device), null(r.Issuer), r.Check, string(detail), commitment)
@@ -57,11 +57,11 @@ func (s *Store) record(t *tx, call issuance.Call, r audit.Row, p audit.Personal)
 		return fmt.Errorf("write audit row: %w", err)
 	}
 	t.audited = append(t.audited, event{r.Action, r.Outcome})
-	if _, err := t.exec(`INSERT INTO audit_places (audit) VALUES (?)`, string(id)); err != nil {
-		return fmt.Errorf("write place of audit row: %w", err)
+	if err := t.write(`INSERT INTO audit_unsealed (audit) VALUES (?)`, string(id)); err != nil {
+		return fmt.Errorf("write audit row to seal: %w", err)
 	}
 	if salt != nil {
-		_, err = t.exec(`INSERT INTO audit_personal (audit, salt, "values") VALUES (?, ?, ?)`, string(id), salt, string(values))
+		err = t.write(`INSERT INTO audit_personal (audit, salt, "values") VALUES (?, ?, ?)`, string(id), salt, string(values))
 		if err != nil {
 			return fmt.Errorf("write personal values of audit row: %w", err)
 		}
@@ -152,7 +152,7 @@ func (s *Store) Audit(ctx context.Context, f audit.Filter) iter.Seq2[audit.Row, 
 	q.and("a.order_id = (SELECT order_id FROM certificates WHERE id = ?)", f.Certificate, f.Certificate != "") // has the index
 	q.and("a.device = ?", f.Device, f.Device != "")
 	q.plain("a.outcome = 'refused'", f.Refused)
-	const columns = `SELECT ` + auditColumns + `, p.salt, ifnull(p."values", '') FROM audit AS a LEFT JOIN audit_personal AS p ON p.audit = a.id`
+	const columns = `SELECT ` + auditColumns + `, p.salt, coalesce(p."values", '') FROM audit AS a LEFT JOIN audit_personal AS p ON p.audit = a.id`
 	l := list[audit.Row]{
 		what: "list audit rows", columns: columns, key: "a.id",
 		scan: scanAudit, keyOf: func(r *audit.Row) []any { return []any{r.ID} },
@@ -160,8 +160,8 @@ func (s *Store) Audit(ctx context.Context, f audit.Filter) iter.Seq2[audit.Row, 
 	return l.rows(ctx, s.reads, &q, issuance.Page{After: f.After, Limit: f.Limit})
 }
 
-const auditColumns = `a.id, a.time, a.action, a.outcome, a.directory, ifnull(a.account, ''), ifnull(a.order_id, ''),
-		ifnull(a.code, ''), ifnull(a.certificate, ''), ifnull(a.device, ''), ifnull(a.issuer, ''), a.failed, a.detail, a.commitment`
+const auditColumns = `a.id, a.time, a.action, a.outcome, a.directory, coalesce(a.account, ''), coalesce(a.order_id, ''),
+		coalesce(a.code, ''), coalesce(a.certificate, ''), coalesce(a.device, ''), coalesce(a.issuer, ''), a.failed, a.detail, a.commitment`
 
 func scanAudit(row scanner) (audit.Row, error) {
 	var r audit.Row

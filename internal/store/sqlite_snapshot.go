@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -15,23 +14,6 @@ type Snapshot struct {
 	Schema     int64            // its schema version
 	Rows       map[string]int64 // by table
 	IssuerKeys []string         // URIs of the keys of its issuing CAs
-}
-
-// SupportedSchema is the newest schema version that this program knows.
-func SupportedSchema() (int64, error) {
-	names, err := fs.Glob(migrations, "migrations/*.sql")
-	if err != nil || len(names) == 0 {
-		return 0, fmt.Errorf("read migrations: %d of them: %w", len(names), err)
-	}
-	var newest int64
-	for _, name := range names {
-		var version int64
-		if _, err := fmt.Sscanf(filepath.Base(name), "%d_", &version); err != nil {
-			return 0, fmt.Errorf("read migrations: %s: %w", name, err)
-		}
-		newest = max(newest, version)
-	}
-	return newest, nil
 }
 
 // TakeSnapshot copies the database at path, as it is at one moment, into a file that does not exist or
@@ -69,7 +51,7 @@ func describe(ctx context.Context, db *sql.DB) (Snapshot, error) {
 	if s.Schema, err = schemaVersion(ctx, db); err != nil {
 		return s, err
 	}
-	newest, err := SupportedSchema()
+	newest, err := newestVersion(sqliteSchema)
 	if err != nil {
 		return s, err
 	}

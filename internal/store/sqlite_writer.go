@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,15 +44,6 @@ type writer struct {
 	now     func() time.Time
 }
 
-// changeKind says how a change is committed.
-type changeKind int
-
-const (
-	changeDurable changeKind = iota // fsynced before it is answered
-	changeRelaxed                   // survives a killed process, not a power failure
-	changeEnding                    // durable, and never refused for lack of a place: it ends what another change began
-)
-
 // job is one change.
 type job struct {
 	ctx     context.Context
@@ -72,17 +62,7 @@ const (
 	jobWithdrawn
 )
 
-// kept is an error to return although the change is committed: a refusal, with its spent nonce and
-// its audit row.
-type kept struct{ err error }
-
-func (k *kept) Error() string { return k.err.Error() }
-func (k *kept) Unwrap() error { return k.err }
-
-// keep commits what was done so far and returns err all the same.
-func keep(err error) error { return &kept{err} }
-
-func newWriter(ctx context.Context, path string, now func() time.Time) (*writer, error) {
+func newWriter(ctx context.Context, path string, m *metrics, now func() time.Time) (*writer, error) {
 	db, err := openPool(dsn(path, "synchronous(FULL)", "secure_delete(1)", "cache_size(-8192)",
 		"wal_autocheckpoint(4000)", "temp_store(MEMORY)"), 1)
 	if err != nil {
@@ -92,16 +72,13 @@ func newWriter(ctx context.Context, path string, now func() time.Time) (*writer,
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if now == nil {
-		now = time.Now
-	}
 	w := &writer{
 		db:   db,
 		conn: &conn{c: c, stmts: make(map[string]*sql.Stmt)},
 		jobs: make(chan *job, queueLength),
 		done: make(chan struct{}),
 
-		metrics: newMetrics(), now: now,
+		metrics: m, now: now,
 	}
 	go w.loop()
 	return w, nil
@@ -203,7 +180,7 @@ func (w *writer) commit(batch []*job) {
 	failed := w.transact(taken)
 	w.since.Store(nil)
 	w.failed.Store(failed != nil)
-	w.metrics.committed(taken, !w.relaxed, w.now().Sub(began), failed != nil)
+	w.count(taken, w.now().Sub(began), failed != nil)
 	for _, j := range taken {
 		err := j.err
 		if failed != nil {
@@ -214,6 +191,21 @@ func (w *writer) commit(batch []*job) {
 		}
 		j.answer <- err
 	}
+}
+
+// count counts a batch that took so long.
+func (w *writer) count(batch []*job, took time.Duration, failed bool) {
+	w.metrics.batch.Observe(float64(len(batch)))
+	if failed {
+		w.metrics.failed.Inc()
+	}
+	var audited [][]event
+	for _, j := range batch {
+		if !failed && keeps(j.err) {
+			audited = append(audited, j.audited)
+		}
+	}
+	w.metrics.committed(!w.relaxed, took, audited...)
 }
 
 // transact leaves each job's own outcome in its err; the error returned is everybody's. Savepoints
@@ -261,7 +253,7 @@ func (w *writer) runOne(j *job, savepoint bool) error {
 			return fmt.Errorf("savepoint: %w", err)
 		}
 	}
-	t := &tx{conn: w.conn}
+	t := &tx{session: w.conn}
 	j.err = guarded(j.run, t)
 	j.audited = t.audited
 	if breaksTransaction(j.err) {
@@ -279,25 +271,6 @@ func (w *writer) runOne(j *job, savepoint bool) error {
 		return fmt.Errorf("release savepoint: %w", err)
 	}
 	return nil
-}
-
-// keeps reports whether a change with this outcome is committed.
-func keeps(err error) bool {
-	if err == nil {
-		return true
-	}
-	_, ok := errors.AsType[*kept](err)
-	return ok
-}
-
-// guarded runs a change; a panic in it becomes an error, so that the writer lives on.
-func guarded(run func(*tx) error, t *tx) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in store transaction: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return run(t)
 }
 
 // breaksTransaction reports whether SQLite may have rolled back the whole transaction by itself, as

@@ -1,14 +1,19 @@
--- Seals of the audit trail. Times, ids and optional values as in the first schema.
+-- Seals of the audit trail, and who does periodic work. Times, ids and optional values as in the first schema.
 
 -- +goose Up
 
--- In which order audit rows were committed: their ids only tell when the request came.
+-- Rows that no seal is over yet.
+CREATE TABLE audit_unsealed (
+    audit TEXT NOT NULL PRIMARY KEY REFERENCES audit (id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO audit_unsealed (audit) SELECT id FROM audit;
+
+-- In which order audit rows were sealed: their ids only tell when the request came.
 CREATE TABLE audit_places (
-    seq   INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq   INTEGER PRIMARY KEY CHECK (seq > 0), -- without gaps
     audit TEXT NOT NULL, -- id of the row
-    leaf  BLOB CHECK (leaf IS NULL OR length(leaf) = 32) -- hash of the row; NULL until it is sealed
+    leaf  BLOB NOT NULL CHECK (length(leaf) = 32) -- hash of the row
 ) STRICT;
-INSERT INTO audit_places (audit) SELECT id FROM audit ORDER BY id;
 
 -- Chained, signed checkpoints over what was committed.
 CREATE TABLE audit_seals (
@@ -21,6 +26,19 @@ CREATE TABLE audit_seals (
     signature  BLOB    NOT NULL
 ) STRICT;
 
+-- Periodic work, of which one server at a time does each kind.
+CREATE TABLE leases (
+    name       TEXT    NOT NULL PRIMARY KEY,
+    holder     TEXT    NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- +goose StatementBegin
+CREATE TRIGGER audit_places_no_update BEFORE UPDATE ON audit_places
+BEGIN
+    SELECT RAISE(ABORT, 'places of audit rows are never changed');
+END;
+-- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER audit_places_no_delete BEFORE DELETE ON audit_places
 BEGIN

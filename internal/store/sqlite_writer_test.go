@@ -33,7 +33,7 @@ func blocked(t *testing.T, s *Store) (release func()) {
 	entered, leave, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	var once sync.Once
 	go func() {
-		left <- s.writer.do(context.Background(), changeDurable, func(*tx) error {
+		left <- s.db.(*sqliteDB).do(context.Background(), changeDurable, func(*tx) error {
 			once.Do(func() { close(entered) })
 			<-leave
 			return nil
@@ -55,7 +55,7 @@ func sendAll(t *testing.T, s *Store, changes ...func(*tx) error) []error {
 	jobs := make([]*job, len(changes))
 	for i, run := range changes {
 		jobs[i] = &job{ctx: t.Context(), durable: i%2 == 0, run: run, answer: make(chan error, 1)}
-		if err := s.writer.send(jobs[i], false); err != nil {
+		if err := s.db.(*sqliteDB).send(jobs[i], false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -108,7 +108,7 @@ func TestLostTransactionFailsTheWholeBatch(t *testing.T) {
 	if n := countNonces(t, s); n != 0 {
 		t.Errorf("%d changes were kept", n)
 	}
-	if err := s.writer.do(t.Context(), changeDurable, spend(3)); err != nil {
+	if err := s.db.(*sqliteDB).do(t.Context(), changeDurable, spend(3)); err != nil {
 		t.Errorf("writer did not recover: %v", err)
 	}
 }
@@ -133,7 +133,7 @@ func TestFailedCommitFailsEveryChange(t *testing.T) {
 	if n := countNonces(t, s); n != 0 {
 		t.Errorf("%d changes were kept", n)
 	}
-	if err := s.writer.do(t.Context(), changeRelaxed, spend(3)); err != nil {
+	if err := s.db.(*sqliteDB).do(t.Context(), changeRelaxed, spend(3)); err != nil {
 		t.Errorf("writer did not recover: %v", err)
 	}
 }
@@ -144,7 +144,7 @@ func TestFullQueueFailsAtOnce(t *testing.T) {
 	jobs := make([]*job, queueLength)
 	for i := range jobs {
 		jobs[i] = &job{ctx: t.Context(), run: func(*tx) error { return nil }, answer: make(chan error, 1)}
-		if err := s.writer.send(jobs[i], false); err != nil {
+		if err := s.db.(*sqliteDB).send(jobs[i], false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -155,14 +155,14 @@ func TestFullQueueFailsAtOnce(t *testing.T) {
 	impatient, giveUp := context.WithCancel(t.Context())
 	gaveUp := make(chan error, 1)
 	go func() {
-		gaveUp <- s.writer.do(impatient, changeEnding, func(*tx) error { t.Error("ran though its caller gave up"); return nil })
+		gaveUp <- s.db.(*sqliteDB).do(impatient, changeEnding, func(*tx) error { t.Error("ran though its caller gave up"); return nil })
 	}()
 	giveUp()
 	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- s.writer.do(t.Context(), changeEnding, func(*tx) error { return nil }) }()
+	go func() { ended <- s.db.(*sqliteDB).do(t.Context(), changeEnding, func(*tx) error { return nil }) }()
 	release()
 	if err := <-ended; err != nil {
 		t.Errorf("what ends a claim was refused: %v", err)
@@ -179,8 +179,8 @@ func TestCancelledChangeIsTakenBackOrFinished(t *testing.T) {
 	release := blocked(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	waiting := make(chan error, 1)
-	go func() { waiting <- s.writer.do(ctx, changeDurable, spend(1)) }()
-	for len(s.writer.jobs) == 0 {
+	go func() { waiting <- s.db.(*sqliteDB).do(ctx, changeDurable, spend(1)) }()
+	for len(s.db.(*sqliteDB).jobs) == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
@@ -190,14 +190,14 @@ func TestCancelledChangeIsTakenBackOrFinished(t *testing.T) {
 	release()
 
 	ctx, cancel = context.WithCancel(t.Context())
-	err := s.writer.do(ctx, changeDurable, func(t *tx) error {
+	err := s.db.(*sqliteDB).do(ctx, changeDurable, func(t *tx) error {
 		cancel() // too late: it has begun
 		return spend(2)(t)
 	})
 	if err != nil {
 		t.Errorf("a change that had begun: %v", err)
 	}
-	if err := s.writer.do(ctx, changeDurable, spend(3)); !errors.Is(err, context.Canceled) {
+	if err := s.db.(*sqliteDB).do(ctx, changeDurable, spend(3)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
 	if n := countNonces(t, s); n != 1 {
@@ -209,11 +209,11 @@ func TestClosedStoreFinishesItsWorkAndTakesNoMore(t *testing.T) {
 	s := openFor(t, filepath.Join(t.TempDir(), "assay.db"))
 	release := blocked(t, s)
 	last := &job{ctx: t.Context(), run: spend(1), answer: make(chan error, 1)}
-	if err := s.writer.send(last, false); err != nil {
+	if err := s.db.(*sqliteDB).send(last, false); err != nil {
 		t.Fatal(err)
 	}
 	closed := make(chan error)
-	go func() { closed <- s.writer.close() }()
+	go func() { closed <- s.db.(*sqliteDB).close() }()
 	release()
 	if err := <-closed; err != nil {
 		t.Error(err)
@@ -230,7 +230,7 @@ func TestOnlyBatchesWithADurableChangeAreSynced(t *testing.T) {
 	s := openFor(t, filepath.Join(t.TempDir(), "assay.db"))
 	for i, kind := range []changeKind{changeDurable, changeRelaxed, changeRelaxed, changeDurable, changeRelaxed, changeEnding} {
 		var level int
-		if err := s.writer.do(t.Context(), kind, func(t *tx) error { return t.row("PRAGMA synchronous").Scan(&level) }); err != nil {
+		if err := s.db.(*sqliteDB).do(t.Context(), kind, func(t *tx) error { return t.row("PRAGMA synchronous").Scan(&level) }); err != nil {
 			t.Fatal(err)
 		}
 		if want := map[changeKind]int{changeDurable: 2, changeRelaxed: 1, changeEnding: 2}[kind]; level != want {

@@ -115,7 +115,7 @@ func schemaVersion(ctx context.Context, db *sql.DB) (int64, error) {
 	if err != nil || version == 0 {
 		return 0, err
 	}
-	err = db.QueryRowContext(ctx, `SELECT ifnull(max(version_id), 0) FROM goose_db_version WHERE is_applied = 1`).Scan(&version)
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied = 1`).Scan(&version)
 	if err != nil {
 		return 0, fmt.Errorf("read schema version: %w", err)
 	}

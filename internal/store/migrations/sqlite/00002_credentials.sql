@@ -44,7 +44,7 @@ CREATE UNIQUE INDEX device_credentials_template ON device_credentials (device, t
 CREATE INDEX device_credentials_due ON device_credentials (due_at, id) WHERE due_at <> 0;
 -- What is withdrawn is to be taken back from the MDM.
 CREATE INDEX device_credentials_not_pushed ON device_credentials (id)
-    WHERE pushed <> iif(withdrawn_at = 0, asset_token || ' ' || configuration_token, '');
+    WHERE pushed <> CASE WHEN withdrawn_at = 0 THEN asset_token || ' ' || configuration_token ELSE '' END;
 
 ALTER TABLE documents ADD COLUMN credential TEXT REFERENCES device_credentials (id);
 ALTER TABLE documents ADD COLUMN revision INTEGER NOT NULL DEFAULT 0; -- its credential's: tells older certificates from newer

@@ -4,12 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"io"
 	"sync"
-	"time"
-
-	"assay/internal/issuance"
 )
 
 // conn is the writing connection with its prepared statements, by text.
@@ -41,6 +36,19 @@ func (c *conn) run(query string, args ...any) error {
 	return err
 }
 
+func (c *conn) first(otherwise error, query string, args ...any) error {
+	n, err := c.exec(query, args...)
+	if err == nil && n != 1 {
+		return keep(otherwise) // nothing was written, so nothing needs to be rolled back
+	}
+	return err
+}
+
+func (c *conn) write(query string, args ...any) error {
+	_, err := c.exec(query, args...)
+	return err
+}
+
 func (c *conn) close() error {
 	var errs []error
 	for _, s := range c.stmts {
@@ -49,15 +57,9 @@ func (c *conn) close() error {
 	return errors.Join(append(errs, c.c.Close())...)
 }
 
-// tx is what a change may do. It is valid while the change runs, on the writer's goroutine.
-type tx struct {
-	conn    *conn
-	audited []event // audit rows that it wrote: counted once they are committed
-}
-
 // exec runs a statement and returns how many rows it changed.
-func (t *tx) exec(query string, args ...any) (int64, error) {
-	s, err := t.conn.prepared(query)
+func (c *conn) exec(query string, args ...any) (int64, error) {
+	s, err := c.prepared(query)
 	if err != nil {
 		return 0, err
 	}
@@ -69,8 +71,8 @@ func (t *tx) exec(query string, args ...any) (int64, error) {
 }
 
 // row runs a query (a write with RETURNING, too) for at most one row.
-func (t *tx) row(query string, args ...any) scanner {
-	s, err := t.conn.prepared(query)
+func (c *conn) row(query string, args ...any) scanner {
+	s, err := c.prepared(query)
 	if err != nil {
 		return failedRow{err}
 	}
@@ -80,49 +82,42 @@ func (t *tx) row(query string, args ...any) scanner {
 // updated runs a conditional update of one row and reads the row back by its id; there is none if
 // the condition did not hold. RETURNING would do the same, but SQLite opens a temporary table for
 // it, which costs three times what these two statements do together.
-func (t *tx) updated(read, id, update string, args ...any) scanner {
-	n, err := t.exec(update, args...)
+func (c *conn) updated(read, id, update string, args ...any) scanner {
+	n, err := c.exec(update, args...)
 	if err != nil {
 		return failedRow{err}
 	}
 	if n == 0 {
 		return failedRow{sql.ErrNoRows}
 	}
-	return t.row(read, id)
+	return c.row(read, id)
 }
 
 // rows runs a query and calls each for every row.
-func (t *tx) rows(each func(scanner) error, query string, args ...any) error {
-	s, err := t.conn.prepared(query)
+func (c *conn) rows(each func(scanner) error, query string, args ...any) error {
+	s, err := c.prepared(query)
 	if err != nil {
 		return err
 	}
 	return eachRow(s, each, args)
 }
 
-// scanner is one row.
-type scanner interface{ Scan(into ...any) error }
-
-type failedRow struct{ err error }
-
-func (f failedRow) Scan(...any) error { return f.err }
-
-// reader is the pool of connections that only read, with its prepared statements by text.
-type reader struct {
+// sqliteReader is the pool of connections that only read, with its prepared statements by text.
+type sqliteReader struct {
 	db    *sql.DB
 	mu    sync.Mutex
 	stmts sync.Map // string to *sql.Stmt
 }
 
-func newReader(path string) (*reader, error) {
+func newReader(path string) (*sqliteReader, error) {
 	db, err := openPool(dsn(path, "query_only(1)", "cache_size(-16384)", "temp_store(MEMORY)"), readPoolSize())
 	if err != nil {
 		return nil, err
 	}
-	return &reader{db: db}, nil
+	return &sqliteReader{db: db}, nil
 }
 
-func (r *reader) prepared(query string) (*sql.Stmt, error) {
+func (r *sqliteReader) prepared(query string) (*sql.Stmt, error) {
 	if s, ok := r.stmts.Load(query); ok {
 		return s.(*sql.Stmt), nil
 	}
@@ -140,7 +135,7 @@ func (r *reader) prepared(query string) (*sql.Stmt, error) {
 }
 
 // row reads at most one row. Reads are short: a cancelled context is looked at before, not during.
-func (r *reader) row(ctx context.Context, query string, args ...any) scanner {
+func (r *sqliteReader) row(ctx context.Context, query string, args ...any) scanner {
 	if err := ctx.Err(); err != nil {
 		return failedRow{err}
 	}
@@ -152,7 +147,7 @@ func (r *reader) row(ctx context.Context, query string, args ...any) scanner {
 }
 
 // rows reads a bounded number of rows.
-func (r *reader) rows(ctx context.Context, each func(scanner) error, query string, args ...any) error {
+func (r *sqliteReader) rows(ctx context.Context, each func(scanner) error, query string, args ...any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -176,56 +171,11 @@ func eachRow(s *sql.Stmt, each func(scanner) error, args []any) error {
 	return errors.Join(rows.Err(), rows.Close())
 }
 
-func (r *reader) close() error {
+func (r *sqliteReader) close() error {
 	var errs []error
 	r.stmts.Range(func(_, s any) bool {
 		errs = append(errs, s.(*sql.Stmt).Close())
 		return true
 	})
 	return errors.Join(append(errs, r.db.Close())...)
-}
-
-// change runs fn in one durable transaction after spending the call's nonce and noting its key.
-func (s *Store) change(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
-	return s.transaction(ctx, changeDurable, call, what, fn)
-}
-
-// end is change for what ends a claim: it waits for a place in a full queue.
-func (s *Store) end(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
-	return s.transaction(ctx, changeEnding, call, what, fn)
-}
-
-// note is change without waiting for fsync: what it writes survives a killed process, not a power
-// failure.
-func (s *Store) note(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
-	return s.transaction(ctx, changeRelaxed, call, what, fn)
-}
-
-func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.Call, what string, fn func(*tx) error) error {
-	err := s.writer.do(ctx, kind, func(t *tx) error {
-		if err := t.spend(call.Nonce); err != nil {
-			return err
-		}
-		if err := s.once(t, call.Now, call.Once); err != nil {
-			return err
-		}
-		return t.forgetOnce(call.Once, fn(t))
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
-}
-
-// notFound turns an empty result into issuance.ErrNotFound.
-func notFound(err error) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return issuance.ErrNotFound
-	}
-	return err
-}
-
-// newID makes an id from the store's randomness.
-func newID[T issuance.ID](random io.Reader, now time.Time) (T, error) {
-	return issuance.NewID[T](now, random)
 }

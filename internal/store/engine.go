@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"assay/internal/issuance"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// engine is a database under a store. The store's statements are written in what SQLite and PostgreSQL have
+// in common; what they do not is here.
+type engine interface {
+	querier
+
+	// do runs a change in one transaction and waits until it is committed. The change may run more than
+	// once, each time in a new transaction. Whoever cancels ctx takes back a change that still waits for its
+	// turn; one that has begun is waited for.
+	do(ctx context.Context, kind changeKind, run func(*tx) error) error
+
+	// labelIs is a condition on a device's labels: the one of the first argument has the value of the second.
+	labelIs() string
+
+	// alone reports whether this process alone changes accounts.
+	alone() bool
+
+	// erased makes sure that what was erased is in no log of the database's any more, as far as it can.
+	erased(ctx context.Context) error
+
+	ready(ctx context.Context) error // says why it cannot be used now
+	sizes(ctx context.Context, f *Figures) error
+	collectors() []prometheus.Collector
+	close() error
+}
+
+// querier reads single statements, each of which sees what was committed before it began. Reads are short: a
+// cancelled context is looked at before, not during.
+type querier interface {
+	row(ctx context.Context, query string, args ...any) scanner // at most one row
+	rows(ctx context.Context, each func(scanner) error, query string, args ...any) error
+}
+
+// session is one transaction. Parameters are ? in order, or ?1, ?2.
+type session interface {
+	// exec runs a statement and returns how many rows it changed.
+	exec(query string, args ...any) (int64, error)
+	// first runs the first statement of a change, which has to change one row: else the change ends with
+	// otherwise, and nothing of it stays. That may come to light with a later statement or the commit.
+	first(otherwise error, query string, args ...any) error
+	// write runs a statement of which nothing is to be known but that it fails; that may come to light with a
+	// later statement, or with the commit, which then fails.
+	write(query string, args ...any) error
+	// row runs a query (a write with RETURNING, too) for at most one row.
+	row(query string, args ...any) scanner
+	// updated runs a conditional update of one row and reads the row back by its id; there is none if the
+	// condition did not hold.
+	updated(read, id, update string, args ...any) scanner
+	// rows runs a query and calls each for every row.
+	rows(each func(scanner) error, query string, args ...any) error
+}
+
+// tx is what a change may do. It is valid while the change runs, on one goroutine.
+type tx struct {
+	session
+	audited []event // audit rows that it wrote: counted once they are committed
+}
+
+// changeKind says how a change is committed.
+type changeKind int
+
+const (
+	changeDurable changeKind = iota // on disk before it is answered
+	changeRelaxed                   // survives a killed process, not a power failure
+	changeEnding                    // durable, and never refused for lack of a place: it ends what another change began
+)
+
+// kept is an error to return although the change is committed: a refusal, with its spent nonce and
+// its audit row.
+type kept struct{ err error }
+
+func (k *kept) Error() string { return k.err.Error() }
+func (k *kept) Unwrap() error { return k.err }
+
+// keep commits what was done so far and returns err all the same.
+func keep(err error) error { return &kept{err} }
+
+// keeps reports whether a change with this outcome is committed.
+func keeps(err error) bool {
+	if err == nil {
+		return true
+	}
+	_, ok := errors.AsType[*kept](err)
+	return ok
+}
+
+// guarded runs a change; a panic in it becomes an error, so that the engine lives on.
+func guarded(run func(*tx) error, t *tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in store transaction: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return run(t)
+}
+
+// scanner is one row.
+type scanner interface{ Scan(into ...any) error }
+
+type failedRow struct{ err error }
+
+func (f failedRow) Scan(...any) error { return f.err }
+
+// change runs fn in one durable transaction after spending the call's nonce and noting its key.
+func (s *Store) change(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
+	return s.transaction(ctx, changeDurable, call, what, fn)
+}
+
+// end is change for what ends a claim: it waits for a place in a full queue.
+func (s *Store) end(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
+	return s.transaction(ctx, changeEnding, call, what, fn)
+}
+
+// note is change without waiting for fsync: what it writes survives a killed process, not a power
+// failure.
+func (s *Store) note(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
+	return s.transaction(ctx, changeRelaxed, call, what, fn)
+}
+
+func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.Call, what string, fn func(*tx) error) error {
+	err := s.db.do(ctx, kind, func(t *tx) error {
+		if err := t.spend(call.Nonce); err != nil {
+			return err
+		}
+		if err := s.once(t, call.Now, call.Once); err != nil {
+			return err
+		}
+		return t.forgetOnce(call.Once, fn(t))
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// notFound turns an empty result into issuance.ErrNotFound.
+func notFound(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return issuance.ErrNotFound
+	}
+	return err
+}
+
+// newID makes an id from the store's randomness.
+func newID[T issuance.ID](random io.Reader, now time.Time) (T, error) {
+	return issuance.NewID[T](now, random)
+}

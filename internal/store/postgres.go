@@ -1,0 +1,381 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"assay/internal/issuance"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// retryBudget is how long a change or a read is tried again that a lost connection or another
+	// transaction undid: a restart of the database takes less, and a request has longer.
+	retryBudget = 8 * time.Second
+
+	// transactionTimeout bounds one try of a change, and one read.
+	transactionTimeout = 10 * time.Second
+
+	// maxCollisions is how often a change is tried again that met a row which must be unique: another
+	// transaction may have just written it, and then the next try sees it.
+	maxCollisions = 5
+)
+
+// ErrUnknownOutcome: the connection to the database was lost while a change was being committed, and the
+// database cannot be asked what became of it.
+var ErrUnknownOutcome = errors.New("the database was lost while a change was being committed: it may have been made or not")
+
+// postgresDB is the engine over a PostgreSQL database, which any number of servers use at once. Every change
+// is a serializable transaction, so each method of the store is right by what it does alone, as it is on
+// SQLite; the database undoes what would not be, and such a change is tried again.
+type postgresDB struct {
+	pool    *pgxpool.Pool
+	metrics *metrics
+	now     func() time.Time
+
+	waiting atomic.Int64
+	failed  atomic.Bool // whether the last change met a database that did not work
+	retries *prometheus.CounterVec
+}
+
+func openPostgres(ctx context.Context, location string, schema fs.FS, m *metrics, now func() time.Time) (*postgresDB, error) {
+	d, err := connectPostgres(ctx, location, m, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPostgresSchema(ctx, d, schema); err != nil {
+		d.pool.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// connectPostgres makes the pool, whose connections open as they are needed.
+func connectPostgres(ctx context.Context, location string, m *metrics, now func() time.Time) (*postgresDB, error) {
+	config, err := postgresConfig(location)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	d := &postgresDB{
+		pool: pool, metrics: m, now: now,
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_store_retries_total", Help: "Changes and reads tried again, by what undid them (PostgreSQL only).",
+		}, []string{"reason"}),
+	}
+	for _, reason := range []retryReason{byConnection, byConflict, byCollision} {
+		d.retries.WithLabelValues(string(reason))
+	}
+	return d, nil
+}
+
+// postgresConfig is what a URL says, with our defaults for what it leaves open.
+func postgresConfig(location string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(location)
+	if err != nil {
+		return nil, err // pgx leaves out the password
+	}
+	if !strings.Contains(location, "pool_max_conns") {
+		config.MaxConns = int32(max(8, 4*runtime.GOMAXPROCS(0)))
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "assay"
+	}
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	return config, nil
+}
+
+func (d *postgresDB) close() error {
+	d.pool.Close()
+	return nil
+}
+
+func (d *postgresDB) alone() bool { return false }
+
+func (d *postgresDB) labelIs() string { return "nullif(labels, '')::jsonb ->> ? = ?" }
+
+// erased: what was erased leaves PostgreSQL's files with vacuum and its log as that is recycled.
+func (d *postgresDB) erased(context.Context) error { return nil }
+
+// do tries a change until it is committed, or refused for a reason of its own.
+func (d *postgresDB) do(ctx context.Context, kind changeKind, run func(*tx) error) error {
+	if d.waiting.Add(1) > queueLength && kind != changeEnding {
+		d.waiting.Add(-1)
+		d.metrics.rejected.Inc()
+		return issuance.ErrOverloaded
+	}
+	defer d.waiting.Add(-1)
+	return d.retry(ctx, func() error { return d.try(ctx, kind, run) })
+}
+
+// try runs a change in one transaction and commits it.
+func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) error) error {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return d.unreachable(ctx, err)
+	}
+	defer conn.Release()
+	began := d.now()
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
+	defer cancel()
+	p := beginPostgres(work, conn.Conn(), kind)
+	t := &tx{session: p}
+	err = guarded(run, t)
+	if p.err != nil { // whatever the change made of it: nothing can be committed any more
+		err = p.err
+	}
+	if !keeps(err) {
+		p.rollBack()
+		d.note(p.err)
+		return err
+	}
+	if committed := p.commit(); committed != nil {
+		lost, isLost := errors.AsType[*lostCommit](committed)
+		if isLost {
+			committed = d.outcome(ctx, lost)
+		}
+		if committed != nil {
+			d.note(committed)
+			return committed
+		}
+	}
+	d.note(nil)
+	d.metrics.committed(kind != changeRelaxed, d.now().Sub(began), t.audited)
+	if k, ok := errors.AsType[*kept](err); ok {
+		err = k.err
+	}
+	return err
+}
+
+// note keeps whether the database failed at the last change.
+func (d *postgresDB) note(err error) {
+	failed := err != nil && broken(err)
+	d.failed.Store(failed)
+	if failed {
+		d.metrics.failed.Inc()
+	}
+}
+
+// outcome asks the database what became of a transaction whose commit was not answered. An error that says
+// that it was undone is one to try again after.
+func (d *postgresDB) outcome(ctx context.Context, lost *lostCommit) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryBudget)
+	defer cancel()
+	for {
+		var status *string
+		err := d.pool.QueryRow(ctx, `SELECT pg_xact_status($1::text::xid8)`, lost.transaction).Scan(&status)
+		switch {
+		case ctx.Err() != nil, err == nil && status == nil:
+			return errors.Join(ErrUnknownOutcome, lost.err, err)
+		case err == nil && *status == "committed":
+			return nil
+		case err == nil && *status == "aborted":
+			return &lostConnection{lost.err}
+		}
+		pause(ctx, 100*time.Millisecond) // it is being committed, or the database comes up again
+	}
+}
+
+// retryReason says what undid a change or a read.
+type retryReason string
+
+const (
+	byConnection retryReason = "connection"
+	byConflict   retryReason = "conflict"
+	byCollision  retryReason = "collision"
+)
+
+// lostConnection: the connection was lost before anything was committed.
+type lostConnection struct{ err error }
+
+func (l *lostConnection) Error() string { return "connection to the database lost: " + l.err.Error() }
+func (l *lostConnection) Unwrap() error { return l.err }
+
+// reasonToRetry says why something that failed can be done again: nothing of it was committed, and it may go
+// otherwise. It is "" if there is no reason.
+func reasonToRetry(err error) retryReason {
+	if _, lost := errors.AsType[*lostConnection](err); lost {
+		return byConnection
+	}
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return ""
+	}
+	switch e.Code {
+	case "40001", "40P01": // serialization failure, deadlock
+		return byConflict
+	case "23505": // unique violation
+		return byCollision
+	case "57P01", "57P02", "57P03": // shut down, crashed, starting up
+		return byConnection
+	}
+	return ""
+}
+
+// broken reports whether an error is the database's and not of what it was asked.
+func broken(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch e.Code[:2] {
+		case "53", "57", "58", "XX": // out of room, shut down, file system, corrupted
+			return true
+		}
+		return false
+	}
+	_, lost := errors.AsType[*lostConnection](err)
+	return lost || errors.Is(err, ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// retry repeats try while there is a reason to, and time.
+func (d *postgresDB) retry(ctx context.Context, try func() error) error {
+	began := time.Now() // of waiting, which is real
+	collisions := 0
+	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
+		err := try()
+		reason := reasonToRetry(err)
+		if reason == byCollision {
+			collisions++
+		}
+		if reason == "" || collisions > maxCollisions || time.Since(began) > retryBudget {
+			return err
+		}
+		d.retries.WithLabelValues(string(reason)).Inc()
+		pause(ctx, time.Duration(rand.Int64N(int64(wait)))+wait/2)
+		if ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// unreachable says that no connection could be had.
+func (d *postgresDB) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if reasonToRetry(err) != "" {
+		return err
+	}
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused { // wrong password, no such database
+		return err
+	}
+	return &lostConnection{err}
+}
+
+func (d *postgresDB) row(ctx context.Context, query string, args ...any) scanner {
+	return scanFunc(func(into ...any) error {
+		return d.retry(ctx, func() error {
+			return d.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+				return conn.QueryRow(ctx, translated(query), args...).Scan(into...)
+			})
+		})
+	})
+}
+
+func (d *postgresDB) rows(ctx context.Context, each func(scanner) error, query string, args ...any) error {
+	given := false
+	return d.retry(ctx, func() error {
+		err := d.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			rows, err := conn.Query(ctx, translated(query), args...)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				given = true
+				if err := each(rows); err != nil {
+					return err
+				}
+			}
+			return rows.Err()
+		})
+		if given && reasonToRetry(err) != "" {
+			return fmt.Errorf("reading stopped halfway: %v", err) // what was given cannot be taken back
+		}
+		return err
+	})
+}
+
+// read lends a connection for one read.
+func (d *postgresDB) read(ctx context.Context, work func(context.Context, *pgx.Conn) error) error {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return d.unreachable(ctx, err)
+	}
+	defer conn.Release()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
+	defer cancel()
+	return ifLost(conn.Conn(), work(bounded, conn.Conn()))
+}
+
+// ifLost marks an error for what it is if the connection was lost with it.
+func ifLost(conn *pgx.Conn, err error) error {
+	if err == nil || !conn.IsClosed() || reasonToRetry(err) != "" || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &lostConnection{err}
+}
+
+// scanFunc is a row that is read once it is known where to.
+type scanFunc func(into ...any) error
+
+func (f scanFunc) Scan(into ...any) error { return f(into...) }
+
+// ready: it answers a read, may be written to, and worked for the last change.
+func (d *postgresDB) ready(ctx context.Context) error {
+	var readOnly bool
+	if err := d.pool.QueryRow(ctx, `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean FROM goose_db_version LIMIT 1`).Scan(&readOnly); err != nil {
+		return fmt.Errorf("the database does not answer a read: %w", err)
+	}
+	if readOnly {
+		return errors.New("the database can only be read: it is a standby")
+	}
+	if d.failed.Load() {
+		return errors.New("the last change could not be committed: is the database out of room?")
+	}
+	return nil
+}
+
+func (d *postgresDB) sizes(ctx context.Context, f *Figures) error {
+	return d.row(ctx, `SELECT pg_database_size(current_database())`).Scan(&f.Database)
+}
+
+func (d *postgresDB) collectors() []prometheus.Collector {
+	gauge := func(name, help string, of func(*pgxpool.Stat) int32) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(of(d.pool.Stat())) })
+	}
+	return []prometheus.Collector{
+		d.retries,
+		gauge("assay_store_connections_busy", "Connections to PostgreSQL that are at work.", (*pgxpool.Stat).AcquiredConns),
+		gauge("assay_store_connections_limit", "Connections to PostgreSQL that may be open.", (*pgxpool.Stat).MaxConns),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "assay_store_queue_length", Help: "Changes that wait to be committed.",
+		}, func() float64 { return float64(d.waiting.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "assay_store_queue_capacity", Help: "Changes that may wait; further ones are refused.",
+		}, func() float64 { return queueLength }),
+	}
+}

@@ -1,0 +1,123 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// OlderSchemaError: the database has to be migrated before this program can use it.
+type OlderSchemaError struct {
+	Found  int64 // the database's schema version, 0 for an empty one
+	Needed int64
+}
+
+func (e *OlderSchemaError) Error() string {
+	if e.Found == 0 {
+		return "the database is empty: make its tables with assay migrate"
+	}
+	return fmt.Sprintf("the database has schema version %d, but this program needs %d: bring it up to date with assay migrate", e.Found, e.Needed)
+}
+
+// checkPostgresSchema refuses a database that this program cannot use. A newer schema will do as long as the
+// newer programs say so: during an upgrade both run side by side.
+func checkPostgresSchema(ctx context.Context, d *postgresDB, schema fs.FS) error {
+	newest, err := newestVersion(schema)
+	if err != nil {
+		return err
+	}
+	found, oldest, err := postgresVersion(ctx, d)
+	switch {
+	case err != nil:
+		return err
+	case found < newest:
+		return &OlderSchemaError{Found: found, Needed: newest}
+	case oldest > newest:
+		return &NewerSchemaError{Found: found, Supported: newest}
+	}
+	return nil
+}
+
+// postgresVersion is a database's schema version, 0 for an empty one, and the oldest version whose programs
+// may use it. It refuses another program's database.
+func postgresVersion(ctx context.Context, q querier) (found, oldest int64, err error) {
+	var ours, others bool
+	err = q.row(ctx, `SELECT to_regclass('schema_compatibility') IS NOT NULL AND to_regclass('goose_db_version') IS NOT NULL,
+			EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm'))`).Scan(&ours, &others)
+	if err != nil {
+		return 0, 0, fmt.Errorf("look for tables: %w", err)
+	}
+	if !ours {
+		if others {
+			return 0, 0, errors.New("not an Assay database: it has other tables")
+		}
+		return 0, 0, nil
+	}
+	err = q.row(ctx, `SELECT (SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied), (SELECT max(oldest) FROM schema_compatibility)`).Scan(&found, &oldest)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read schema version: %w", err)
+	}
+	return found, oldest, nil
+}
+
+// Migration is what Migrate did, or would do.
+type Migration struct {
+	From, To int64    // schema versions; the same if there was nothing to do
+	Steps    []string // the files of the migrations, in order
+}
+
+// Migrate brings the schema of a PostgreSQL database up to date; dry says only what it would do. Servers of
+// the version before may be using it meanwhile; of several calls at once one does the work. It refuses
+// another program's database, and one whose schema is newer (*NewerSchemaError).
+func Migrate(ctx context.Context, location string, dry bool) (Migration, error) {
+	m, err := migratePostgres(ctx, location, postgresSchema, dry)
+	if err != nil {
+		return Migration{}, fmt.Errorf("migrate database %s: %w", Redacted(location), err)
+	}
+	return m, nil
+}
+
+func migratePostgres(ctx context.Context, location string, schema fs.FS, dry bool) (m Migration, err error) {
+	d, err := connectPostgres(ctx, location, newMetrics(), time.Now)
+	if err != nil {
+		return m, err
+	}
+	defer d.pool.Close()
+	db := stdlib.OpenDBFromPool(d.pool)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return m, err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema, goose.WithSessionLocker(locker), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return m, fmt.Errorf("read migrations: %w", err)
+	}
+	sources := provider.ListSources()
+	m.To = sources[len(sources)-1].Version
+	m.From, _, err = postgresVersion(ctx, d)
+	switch {
+	case err != nil:
+		return m, err
+	case m.From > m.To:
+		return m, &NewerSchemaError{Found: m.From, Supported: m.To}
+	}
+	for _, s := range sources {
+		if s.Version > m.From {
+			m.Steps = append(m.Steps, s.Path)
+		}
+	}
+	if dry || len(m.Steps) == 0 {
+		return m, nil
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return m, fmt.Errorf("from version %d to %d: %w", m.From, m.To, err)
+	}
+	return m, nil
+}

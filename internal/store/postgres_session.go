@@ -1,0 +1,228 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// pgSession is one transaction. Statements whose outcome nobody waits for are sent together with the next one
+// that somebody does, or with the commit: most changes cost two round trips.
+type pgSession struct {
+	ctx   context.Context
+	conn  *pgx.Conn
+	batch *pgx.Batch
+	tasks []task // what to do with the answer to each statement of the batch
+
+	transaction string // its id, once the database began it
+	err         error  // the first thing that went wrong: then nothing can be committed
+}
+
+// task takes the answer to one statement.
+type task func(pgx.BatchResults) error
+
+func beginPostgres(ctx context.Context, conn *pgx.Conn, kind changeKind) *pgSession {
+	p := &pgSession{ctx: ctx, conn: conn, batch: new(pgx.Batch)}
+	p.queue(ignore, `BEGIN ISOLATION LEVEL SERIALIZABLE`)
+	onDisk := "on"
+	if kind == changeRelaxed {
+		onDisk = "off"
+	}
+	// A scan of a whole table would conflict with every change of it; nobody needs one here. Whatever stops
+	// this process must not leave locks for long.
+	p.queue(func(r pgx.BatchResults) error { return r.QueryRow().Scan(&p.transaction, nil, nil, nil) },
+		`SELECT pg_current_xact_id()::text, set_config('enable_seqscan', 'off', true),
+			set_config('idle_in_transaction_session_timeout', '10s', true), set_config('synchronous_commit', $1, true)`, onDisk)
+	return p
+}
+
+func ignore(r pgx.BatchResults) error {
+	_, err := r.Exec()
+	return err
+}
+
+// queue adds a statement to those that are sent next.
+func (p *pgSession) queue(take task, query string, args ...any) {
+	p.batch.Queue(query, args...)
+	p.tasks = append(p.tasks, take)
+}
+
+// send sends what is queued, and takes all answers.
+func (p *pgSession) send() error {
+	if p.err != nil {
+		return p.err
+	}
+	results := p.conn.SendBatch(p.ctx, p.batch)
+	var err error
+	for _, take := range p.tasks {
+		if err = take(results); err != nil {
+			break
+		}
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	p.batch, p.tasks = new(pgx.Batch), p.tasks[:0]
+	if errors.Is(err, sql.ErrNoRows) || errors.Is(err, pgx.ErrNoRows) {
+		return sql.ErrNoRows // an answer
+	}
+	p.err = ifLost(p.conn, err)
+	return p.err
+}
+
+func (p *pgSession) exec(query string, args ...any) (n int64, err error) {
+	p.queue(func(r pgx.BatchResults) error {
+		tag, err := r.Exec()
+		n = tag.RowsAffected()
+		return err
+	}, translated(query), args...)
+	err = p.send()
+	return n, err
+}
+
+func (p *pgSession) first(otherwise error, query string, args ...any) error {
+	p.queue(func(r pgx.BatchResults) error {
+		tag, err := r.Exec()
+		if err == nil && tag.RowsAffected() != 1 {
+			err = otherwise
+		}
+		return err
+	}, translated(query), args...)
+	return p.err
+}
+
+func (p *pgSession) write(query string, args ...any) error {
+	p.queue(ignore, translated(query), args...)
+	return p.err
+}
+
+func (p *pgSession) row(query string, args ...any) scanner {
+	return scanFunc(func(into ...any) error {
+		p.queue(func(r pgx.BatchResults) error { return r.QueryRow().Scan(into...) }, translated(query), args...)
+		return p.send()
+	})
+}
+
+func (p *pgSession) updated(read, id, update string, args ...any) scanner {
+	return scanFunc(func(into ...any) error {
+		changed := false
+		p.queue(func(r pgx.BatchResults) error {
+			tag, err := r.Exec()
+			changed = tag.RowsAffected() > 0
+			return err
+		}, translated(update), args...)
+		p.queue(func(r pgx.BatchResults) error {
+			if !changed {
+				return ignore(r)
+			}
+			return r.QueryRow().Scan(into...)
+		}, translated(read), id)
+		if err := p.send(); err != nil {
+			return err
+		}
+		if !changed {
+			return sql.ErrNoRows
+		}
+		return nil
+	})
+}
+
+func (p *pgSession) rows(each func(scanner) error, query string, args ...any) error {
+	var own error // of each: not the database's
+	p.queue(func(r pgx.BatchResults) error {
+		rows, err := r.Query()
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() && own == nil {
+			own = each(rows)
+		}
+		rows.Close()
+		return rows.Err()
+	}, translated(query), args...)
+	if err := p.send(); err != nil {
+		return err
+	}
+	return own
+}
+
+// lostCommit: the connection was lost while the transaction was being committed.
+type lostCommit struct {
+	transaction string
+	err         error
+}
+
+func (l *lostCommit) Error() string { return "connection lost during commit: " + l.err.Error() }
+func (l *lostCommit) Unwrap() error { return l.err }
+
+// commit ends the transaction with what is queued. What has to come out in a certain way is sent before.
+func (p *pgSession) commit() error {
+	if p.transaction == "" {
+		if err := p.send(); err != nil {
+			return err
+		}
+	}
+	if p.err != nil {
+		return p.err
+	}
+	undone := false
+	p.queue(func(r pgx.BatchResults) error {
+		tag, err := r.Exec()
+		undone = tag.String() == "ROLLBACK"
+		return err
+	}, `COMMIT`)
+	err := p.send()
+	if lost, isLost := errors.AsType[*lostConnection](err); isLost {
+		return &lostCommit{p.transaction, lost.err}
+	}
+	if err == nil && undone {
+		err = errors.New("the database undid a transaction without saying why")
+	}
+	return err
+}
+
+// rollBack undoes the transaction, if it began.
+func (p *pgSession) rollBack() {
+	if p.conn.IsClosed() || p.conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	if _, err := p.conn.Exec(p.ctx, `ROLLBACK`); err != nil {
+		// The pool drops a connection that is still in a transaction.
+		return
+	}
+}
+
+// translations are statements in PostgreSQL's form, by their text in the store's.
+var translations sync.Map
+
+// translated is a statement with PostgreSQL's parameters: $1 for ? and for ?1.
+func translated(query string) string {
+	if text, ok := translations.Load(query); ok {
+		return text.(string)
+	}
+	var b strings.Builder
+	most := 0
+	for rest := query; ; {
+		before, after, found := strings.Cut(rest, "?")
+		b.WriteString(before)
+		if !found {
+			break
+		}
+		digits := len(after) - len(strings.TrimLeft(after, "0123456789"))
+		n := most + 1
+		if digits > 0 {
+			n, _ = strconv.Atoi(after[:digits]) // digits alone
+		}
+		most = max(most, n)
+		b.WriteString("$" + strconv.Itoa(n))
+		rest = after[digits:]
+	}
+	text, _ := translations.LoadOrStore(query, b.String())
+	return text.(string)
+}
