@@ -13,12 +13,15 @@ import (
 	"time"
 
 	"assay/enroll"
+	"assay/internal/installation"
 	"assay/internal/issuance"
 )
 
 type benchCrashCommand struct {
 	Kills       int    `default:"200" help:"How often to kill."`
 	Concurrency int    `short:"c" default:"16" help:"Devices at a time."`
+	Postgres    bool   `help:"On a PostgreSQL server of its own, which is killed, too (immediate stop)."`
+	Replicas    int    `default:"1" help:"Servers on the one database; more than one needs --postgres."`
 	Seed        uint64 `help:"Repeats the moments of a run. Default: at random."`
 }
 
@@ -31,11 +34,15 @@ certificate that a device received is written down. Afterwards the server is sta
   every certificate that a device received verifies and has its row, and no code gave two;
   the whole database is checked, as by assay check; and so it is again and again in between, beside the server.
 
+With --postgres each kill takes one of the servers and PostgreSQL, or several of them at once. PostgreSQL's programs
+must be installed.
+
 The seed repeats the moments, not what devices and processors make of them.
 
 Examples:
   assay bench crash
   assay bench crash --kills 5 --seed 7 --json
+  assay bench crash --postgres --replicas 2
 
 Exit codes: 0 nothing was lost or doubled; 1 something was; 2 wrong flags; 3 failed.`
 }
@@ -54,6 +61,10 @@ type crashRun struct {
 	*rig
 	command *benchCrashCommand
 	term    *terminal
+	dir     string
+	servers []*serverProcess
+	opened  []*installation.Installation
+	folders []string // beside dir, to be removed
 	mortals []mortal // what is killed, in the order in which it is started
 	random  *rand.Rand
 	receipts
@@ -64,6 +75,7 @@ type crashRun struct {
 	codes    []benchCode // all that were handed out
 	cut      int         // devices that heard nothing
 	refused  int         // devices that were told no
+	failed   int         // devices that were told that the database is gone
 	checks   int         // of the whole database, in between
 	faults   []string    // what no device should have met
 	firstErr error       // of what ended the load
@@ -77,6 +89,7 @@ type crashed struct {
 	Undelivered int      `json:"issuedButNotReceived"` // the server was killed before the device had it
 	Cut         int      `json:"devicesCutOff"`
 	Refused     int      `json:"devicesRefused"` // they raced for a code
+	Failed      int      `json:"devicesFailed"`  // the database was gone, and they were told so
 	Abandoned   int      `json:"serialsAbandoned"`
 	GoodCodes   int      `json:"codesStillGood"` // each of them gave a certificate in the end
 	Checks      int      `json:"checksBeside"`   // of the whole database while devices enrolled
@@ -87,8 +100,11 @@ type crashed struct {
 }
 
 func (c *benchCrashCommand) Run(ctx context.Context, term *terminal, g *globals) error {
-	if c.Kills < 1 || c.Concurrency < 1 {
-		return usage(errors.New("--kills and -c are at least 1"))
+	if c.Kills < 1 || c.Concurrency < 1 || c.Replicas < 1 {
+		return usage(errors.New("--kills, -c and --replicas are at least 1"))
+	}
+	if c.Replicas > 1 && !c.Postgres {
+		return usage(errors.New("one server runs on a folder with SQLite: --replicas needs --postgres"))
 	}
 	if c.Seed == 0 {
 		var seed [4]byte
@@ -100,19 +116,16 @@ func (c *benchCrashCommand) Run(ctx context.Context, term *terminal, g *globals)
 		return err
 	}
 	defer os.RemoveAll(dir)
-	r, err := newRig(ctx, dir, "Crash", term.Now)
-	if err != nil {
-		return err
-	}
-	defer r.inst.Close()
-	server := &serverProcess{inst: r.inst, log: &lines{w: term.Err}}
-	defer server.kill() //nolint:errcheck // it is gone already, unless the run failed
 	run := &crashRun{
-		rig: r, command: c, term: term, mortals: []mortal{server},
+		command: c, term: term, dir: dir,
 		random: rand.New(rand.NewPCG(c.Seed, 1)), pick: rand.New(rand.NewPCG(c.Seed, 2)),
 	}
+	defer run.close()
+	if err := run.prepare(ctx); err != nil {
+		return err
+	}
 	fmt.Fprintf(term.Err, "%s, repeated by --seed %d\n", counted(c.Kills, "kill"), c.Seed)
-	out, err := run.all(ctx, server)
+	out, err := run.all(ctx)
 	if err != nil {
 		return fmt.Errorf("%w (--seed %d)", err, c.Seed)
 	}
@@ -130,7 +143,7 @@ func (c *benchCrashCommand) Run(ctx context.Context, term *terminal, g *globals)
 }
 
 // all kills, and then holds what is left against what devices received.
-func (r *crashRun) all(ctx context.Context, server *serverProcess) (*crashed, error) {
+func (r *crashRun) all(ctx context.Context) (*crashed, error) {
 	began := r.term.Now()
 	if err := r.underLoad(ctx, r.crash); err != nil {
 		return nil, err
@@ -138,14 +151,19 @@ func (r *crashRun) all(ctx context.Context, server *serverProcess) (*crashed, er
 	if err := r.startAll(ctx); err != nil {
 		return nil, err
 	}
-	out := &crashed{Kills: r.command.Kills, Seed: r.command.Seed, Cut: r.cut, Refused: r.refused, Checks: r.checks}
+	out := &crashed{Kills: r.command.Kills, Seed: r.command.Seed, Cut: r.cut, Refused: r.refused, Checks: r.checks, Failed: r.failed}
+	if err := r.settle(ctx); err != nil {
+		return nil, err
+	}
 	good, faults, err := r.useUp(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out.GoodCodes, out.Faults = good, append(append([]string{}, r.faults...), faults...)
-	if err := server.stop(); err != nil {
-		return nil, err
+	for _, s := range r.servers {
+		if err := s.stop(); err != nil {
+			return nil, err
+		}
 	}
 	out.Undelivered, faults, err = r.compare(ctx, &r.receipts)
 	if err != nil {
@@ -169,9 +187,35 @@ func (r *crashRun) all(ctx context.Context, server *serverProcess) (*crashed, er
 	return out, err
 }
 
+// settleTime is how long servers that run may take until they gave up what the killed ones were issuing.
+const settleTime = 3 * time.Minute
+
+// settle waits until every reserved serial is accounted for.
+func (r *crashRun) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		open := 0
+		for _, err := range r.inst.Store.Certificates(ctx, issuance.CertificateFilter{Status: issuance.CertificateReserved}) {
+			if err != nil {
+				return err
+			}
+			open++
+		}
+		if open == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return fmt.Errorf("%s not accounted for %s after the last kill", counted(open, "reserved serial"), settleTime)
+		}
+	}
+}
+
 func (r *crashRun) startAll(ctx context.Context) error {
 	for _, m := range r.mortals {
-		if err := m.start(); err != nil {
+		if err := m.start(ctx); err != nil {
 			return err
 		}
 		if err := m.await(ctx); err != nil {
@@ -187,7 +231,7 @@ func (r *crashRun) crash(ctx context.Context) error {
 	for n := range r.command.Kills {
 		if r.random.IntN(startingKills) == 0 { // in the middle of a start
 			for _, m := range r.mortals {
-				if err := m.start(); err != nil {
+				if err := m.start(ctx); err != nil {
 					return err
 				}
 			}
@@ -275,8 +319,11 @@ func (r *crashRun) checkBeside(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err := r.without(ctx, err); err != nil {
 			return err
+		}
+		if err != nil {
+			continue
 		}
 		r.loadMu.Lock()
 		r.checks++
@@ -294,13 +341,16 @@ func (r *crashRun) checkBeside(ctx context.Context) error {
 
 // oneDevice lets a device enrol. The error is that the load cannot go on.
 func (r *crashRun) oneDevice(ctx context.Context) error {
-	base, err := r.inst.AwaitServer(ctx)
+	r.loadMu.Lock()
+	server := r.servers[r.pick.IntN(len(r.servers))]
+	r.loadMu.Unlock()
+	base, err := server.inst.AwaitServer(ctx)
 	if err != nil {
 		return err
 	}
 	code, err := r.nextCode(ctx)
 	if err != nil {
-		return err
+		return r.without(ctx, err)
 	}
 	result, err := r.enrol(ctx, base, code, nil)
 	if err == nil {
@@ -317,10 +367,25 @@ func (r *crashRun) oneDevice(ctx context.Context) error {
 	case abort.Status == 0:
 		r.cut++
 		r.again = append(r.again, code)
+	case abort.Status >= http.StatusInternalServerError && r.command.Postgres:
+		r.failed++
+		r.again = append(r.again, code)
 	case abort.Status >= http.StatusInternalServerError:
 		r.faults = append(r.faults, fmt.Sprintf("a device with code %s: %v", code.id, abort))
 	default:
 		r.refused++
+	}
+	return nil
+}
+
+// without is an error of the database, unless it is one that is killed now and then: then it waits a moment.
+func (r *crashRun) without(ctx context.Context, err error) error {
+	if err == nil || !r.command.Postgres {
+		return err
+	}
+	select {
+	case <-time.After(100 * time.Millisecond):
+	case <-ctx.Done():
 	}
 	return nil
 }
@@ -381,6 +446,9 @@ func (c *crashed) print(term *terminal) {
 	list.add("issued, not received", fmt.Sprint(c.Undelivered), "the server was killed before the device had it")
 	list.add("devices cut off", fmt.Sprint(c.Cut))
 	list.add("devices refused", fmt.Sprint(c.Refused), "they raced for a code")
+	if c.Failed > 0 {
+		list.add("devices failed", fmt.Sprint(c.Failed), "the database was gone, and they were told so")
+	}
 	list.add("serials abandoned", fmt.Sprint(c.Abandoned))
 	list.add("codes still good", fmt.Sprint(c.GoodCodes), "each gave a certificate in the end")
 	list.add("checks in between", fmt.Sprint(c.Checks), "of the whole database, beside the server")

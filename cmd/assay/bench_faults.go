@@ -200,8 +200,8 @@ func (t *trial) serve(ctx context.Context) error {
 	if err := t.prepare(ctx, t.term.Now); err != nil {
 		return err
 	}
-	t.server = &serverProcess{inst: t.inst, log: &lines{w: quiet{}}}
-	if err := t.server.start(); err != nil {
+	t.server = &serverProcess{inst: t.inst, log: quiet{}}
+	if err := t.server.start(ctx); err != nil {
 		return err
 	}
 	return t.server.await(ctx)

@@ -24,39 +24,47 @@ import (
 	"assay/internal/store"
 )
 
-// mortal is something that a run kills and starts again: a server, or what it stands on.
+// mortal is something that a run kills and starts again: a server, or the database that it stands on.
 type mortal interface {
-	start() error
-	kill() error // at once, without a word; what was killed already is no error
-	// await waits until it works.
-	await(context.Context) error
+	start(context.Context) error // what runs already is no error
+	kill() error                 // at once, without a word; what does not run is no error
+	await(context.Context) error // until it works
 }
 
 // serverProcess is a server in a process of its own.
 type serverProcess struct {
 	inst *installation.Installation
 	log  io.Writer
-	args []string // of assay serve, beside its folder
 
-	mu  sync.Mutex
-	cmd *exec.Cmd // nil: it does not run
+	mu    sync.Mutex
+	cmd   *exec.Cmd  // nil: it was not started, or was ended
+	ended chan error // what cmd ended with
 }
 
 // startLimit is how long a server may take until it serves.
-const startLimit = 30 * time.Second
+const startLimit = 60 * time.Second
 
-func (s *serverProcess) start() error {
+func (s *serverProcess) start(context.Context) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cmd = exec.Command(program, append([]string{"serve", "--dir", s.inst.Dir, "--log-level", "error"}, s.args...)...)
-	s.cmd.Stderr = s.log
-	if err := s.cmd.Start(); err != nil {
+	if s.cmd != nil {
+		select {
+		case <-s.ended: // by itself: its database was gone
+		default:
+			return nil
+		}
+	}
+	cmd, ended := exec.Command(program, "serve", "--dir", s.inst.Dir, "--log-level", "error"), make(chan error, 1)
+	cmd.Stderr = s.log
+	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
+	go func() { ended <- cmd.Wait() }()
+	s.cmd, s.ended = cmd, ended
 	return nil
 }
 
@@ -67,27 +75,29 @@ func (s *serverProcess) await(ctx context.Context) error {
 	return err
 }
 
-func (s *serverProcess) kill() error { return s.end(syscall.SIGKILL) }
-
-// stop lets it finish its requests.
-func (s *serverProcess) stop() error { return s.end(syscall.SIGTERM) }
-
-func (s *serverProcess) end(signal syscall.Signal) error {
-	s.mu.Lock()
-	cmd := s.cmd
-	s.cmd = nil
-	s.mu.Unlock()
-	if cmd == nil {
-		return nil
-	}
-	if err := cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	err := cmd.Wait()
-	if _, killed := errors.AsType[*exec.ExitError](err); killed && signal == syscall.SIGKILL {
-		return nil
-	}
+func (s *serverProcess) kill() error {
+	_, err := s.end(syscall.SIGKILL)
 	return err
+}
+
+// stop lets it finish its requests; the error is also that it did not end in order.
+func (s *serverProcess) stop() error {
+	exit, err := s.end(syscall.SIGTERM)
+	return errors.Join(err, exit)
+}
+
+func (s *serverProcess) end(signal syscall.Signal) (exit, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return nil, nil
+	}
+	if err := s.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return nil, err
+	}
+	exit = <-s.ended
+	s.cmd = nil
+	return exit, nil
 }
 
 func (s *serverProcess) pid() int {

@@ -70,8 +70,12 @@ func (c *checkCommand) Run(ctx context.Context, term *terminal, g *globals) erro
 
 // checkable refuses a file that is damaged, and one that opening would change.
 func checkable(ctx context.Context, dir string) error {
-	if _, err := installation.LoadConfig(dir); err != nil { // it is no installation
+	config, err := installation.LoadConfig(dir)
+	if err != nil { // it is no installation
 		return err
+	}
+	if store.IsPostgres(config.Database) { // opening it changes nothing, and refuses an older schema
+		return nil
 	}
 	found, err := store.Describe(ctx, filepath.Join(dir, installation.DatabaseFile))
 	if err != nil {

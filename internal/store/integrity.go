@@ -249,28 +249,42 @@ func (s *Store) CRLs(ctx context.Context) ([]issuance.CRL, error) {
 
 // Publication is the audit's word of a CRL that was published.
 type Publication struct {
-	Place  int64 // in the order of commits
+	Row    string // of the audit
 	Issuer issuance.IssuerID
 	Detail map[string]string // shard and number
+	Times  int               // how often the audit says so
 }
 
-// Publications lists what the audit says of CRLs, in the order of commits.
+// Publications lists what the audit says of CRLs, in the order of its clock, which is not always that of commits.
 func (s *Store) Publications(ctx context.Context) iter.Seq2[Publication, error] {
 	l := list[Publication]{
-		what: "list publications of CRLs", key: "o.seq",
-		columns: `SELECT o.seq, coalesce(a.issuer, ''), a.detail FROM audit_places AS o JOIN audit AS a ON a.id = o.audit`,
-		scan: func(row scanner) (p Publication, err error) {
-			var detail string
-			if err = row.Scan(&p.Place, &p.Issuer, &detail); err == nil {
-				p.Detail, err = labelsOf(detail)
-			}
-			return p, err
-		},
-		keyOf: func(p *Publication) []any { return []any{p.Place} },
+		what: "list publications of CRLs", key: "a.id", columns: `SELECT a.id, coalesce(a.issuer, ''), a.detail, 1 FROM audit AS a`,
+		scan: scanPublication, keyOf: func(p *Publication) []any { return []any{p.Row} },
 	}
 	var q selection
 	q.and("a.action = ?", string(audit.CRLPublished), true)
 	return l.rows(ctx, s.reads, &q, issuance.Page{})
+}
+
+// DoublePublications returns the numbers of CRLs that were published more than once.
+func (s *Store) DoublePublications(ctx context.Context) (double []Publication, err error) {
+	err = s.reads.rows(ctx, func(row scanner) error {
+		p, err := scanPublication(row)
+		double = append(double, p)
+		return err
+	}, `SELECT max(a.id), a.issuer, a.detail, count(*) FROM audit AS a WHERE a.action = ? GROUP BY a.issuer, a.detail HAVING count(*) > 1`, string(audit.CRLPublished))
+	if err != nil {
+		return nil, fmt.Errorf("list double publications of CRLs: %w", err)
+	}
+	return double, nil
+}
+
+func scanPublication(row scanner) (p Publication, err error) {
+	var detail string
+	if err = row.Scan(&p.Row, &p.Issuer, &detail, &p.Times); err == nil {
+		p.Detail, err = labelsOf(detail)
+	}
+	return p, err
 }
 
 // HashedBehindSeals counts audit rows that were sealed, as their hashes say, and that no seal is over: seals were lost.
