@@ -130,7 +130,7 @@ var delayScenario = scenario{
 var replayScenario = scenario{
 	name:     "replay",
 	did:      "each of the seven signed requests of an enrolment is sent three times at once, and again at the end",
-	expected: "one of the three is answered and the others are refused with badNonce; none is answered again",
+	expected: "one of the three is answered and the others are refused; none is answered again",
 	run: func(ctx context.Context, t *trial) (string, error) {
 		if err := t.serve(ctx); err != nil {
 			return "", err
@@ -262,15 +262,13 @@ func (c *duplicator) thrice(ctx context.Context, url string, payload []byte, int
 		return nil, err
 	}
 	var one *answer
-	for i, a := range answers {
+	for _, a := range answers {
 		switch {
 		case a != nil && one != nil:
 			c.t.fault("%s: two copies of a request were answered", url)
 		case a != nil:
 			one = a
-		case problems[i] != "badNonce":
-			c.t.fault("%s: a copy of a request was refused with %q, not badNonce", url, problems[i])
-		default:
+		default: // with badNonce or, if it came late, because of what the first one changed
 			c.refused++
 		}
 	}
