@@ -21,13 +21,19 @@ import (
 )
 
 type benchCommand struct {
+	Cost   benchCostCommand   `cmd:"" default:"withargs" help:"What a certificate costs the server, against the crypto floor (default)."`
+	Crash  benchCrashCommand  `cmd:"" help:"Kill the server at random moments under load; prove that nothing is lost or doubled."`
+	Faults benchFaultsCommand `cmd:"" help:"Cut connections, replays, slow clients, floods, a full disk, clock jumps."`
+}
+
+type benchCostCommand struct {
 	Rounds      int    `default:"5" help:"Rounds of one floor window and one load window each."`
 	Devices     int    `default:"400" help:"Devices in a load window."`
 	Concurrency int    `short:"c" default:"16" help:"Devices at a time."`
 	CPUProfile  string `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile of the server."`
 }
 
-func (benchCommand) Help() string {
+func (benchCostCommand) Help() string {
 	return `Measures what a certificate costs the server in CPU time, against the floor of the cryptography that
 cannot be left out: seven ES256 verifications, two with P-384 keys, one P-256 signature and the server's
 half of one TLS 1.3 handshake.
@@ -57,7 +63,7 @@ type benchRound struct {
 // bench is one run.
 type bench struct {
 	*rig
-	command *benchCommand
+	command *benchCostCommand
 	term    *terminal
 	dir     string
 	server  *exec.Cmd
@@ -65,7 +71,7 @@ type bench struct {
 	baseURL string // of the server
 }
 
-func (c *benchCommand) Run(ctx context.Context, term *terminal, g *globals) error {
+func (c *benchCostCommand) Run(ctx context.Context, term *terminal, g *globals) error {
 	if c.Rounds < 1 || c.Devices < 1 || c.Concurrency < 1 {
 		return usage(errors.New("--rounds, --devices and -c are at least 1"))
 	}
@@ -244,7 +250,7 @@ func benchJSON(rounds []benchRound) any {
 	}
 }
 
-func printBench(w io.Writer, rounds []benchRound, c *benchCommand) {
+func printBench(w io.Writer, rounds []benchRound, c *benchCostCommand) {
 	duration := func(figure func(benchRound) time.Duration) string {
 		s := spreadOf(rounds, func(r benchRound) int64 { return int64(figure(r)) })
 		return fmt.Sprintf("%8s   (%s to %s)", time.Duration(s.Median).Round(time.Microsecond),

@@ -3,7 +3,6 @@ package installation
 import (
 	"context"
 	"crypto"
-	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -155,11 +154,9 @@ func (i *Installation) newAPI(d *deliveries, syncs *abm.Runner, metrics *admin.M
 	if config.Roots, err = i.Roots(); err != nil {
 		return nil, err
 	}
-	key, err := auditKey(i.Dir)
-	if err != nil {
+	if config.AuditKey, err = i.AuditKey(); err != nil {
 		return nil, err
 	}
-	config.AuditKey = key.Public().(ed25519.PublicKey)
 	if config.Trust, err = i.profileTrust(); err != nil {
 		return nil, err
 	}

@@ -18,7 +18,11 @@ import (
 
 func TestPostgres(t *testing.T) {
 	cluster := newPostgres(t)
-	storetest.Run(t, func(t *testing.T) storetest.Store { return openURL(t, cluster.database(t)) })
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		s := openURL(t, cluster.database(t))
+		checkWhole(t, s)
+		return s
+	})
 }
 
 // postgres is a PostgreSQL server whose databases are Assay's, and empty.

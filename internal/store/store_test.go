@@ -44,6 +44,7 @@ func TestStore(t *testing.T) {
 	statements := make(map[string]bool)
 	storetest.Run(t, func(t *testing.T) storetest.Store {
 		s := openAt(t, newPath(t))
+		checkWhole(t, s)
 		t.Cleanup(func() {
 			for _, text := range s.Statements() {
 				statements[text] = true
