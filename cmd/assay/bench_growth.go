@@ -41,7 +41,7 @@ Exit codes: 0 measured; 2 wrong flags; 3 failed, or no room.`
 type grown struct {
 	certificates int
 	server       *contender
-	bytes        int64 // of the database
+	bytes        int64 // of the database and its log
 	rounds       []round
 }
 
@@ -104,7 +104,7 @@ func (s *stage) grow(name string, certificates int, o serveOptions) (*grown, err
 		return nil, err
 	}
 	figures, err := s.awaitSealed(r.inst.Store)
-	return &grown{certificates: certificates, server: server, bytes: figures.Database}, err
+	return &grown{certificates: certificates, server: server, bytes: figures.Database + figures.WAL}, err
 }
 
 // fewUnsealed is how many audit rows a server without load may have left to seal.
