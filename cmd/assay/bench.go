@@ -84,9 +84,9 @@ func (c *contender) load(ctx context.Context, p pressure) (*window, error) {
 	}, err
 }
 
-// warmUp lets some devices enrol that nobody measures.
-func (c *contender) warmUp(ctx context.Context, concurrency int) error {
-	if _, err := c.load(ctx, pressure{devices: max(40, concurrency), concurrency: concurrency}); err != nil {
+// warmUp lets a tenth of a window's devices enrol, which nobody measures.
+func (c *contender) warmUp(ctx context.Context, devices, concurrency int) error {
+	if _, err := c.load(ctx, pressure{devices: max(1, devices/10), concurrency: concurrency}); err != nil {
 		return fmt.Errorf("warm up: %w", err)
 	}
 	return nil

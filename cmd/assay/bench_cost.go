@@ -57,7 +57,7 @@ func (c *benchCostCommand) Run(ctx context.Context, term *terminal, g *globals) 
 
 // alternate warms up, then alternates floor and load windows.
 func (c *benchCostCommand) alternate(ctx context.Context, term *terminal, s *stage, assay *contender) ([]round, error) {
-	if err := assay.warmUp(ctx, c.Concurrency); err != nil {
+	if err := assay.warmUp(ctx, c.Devices, c.Concurrency); err != nil {
 		return nil, err
 	}
 	var rounds []round

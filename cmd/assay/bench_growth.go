@@ -60,7 +60,7 @@ func (c *benchGrowthCommand) Run(ctx context.Context, term *terminal, g *globals
 			if sizes[i], err = s.grow(fmt.Sprintf("server-%d", i), n, o); err != nil {
 				return err
 			}
-			if err := sizes[i].server.warmUp(ctx, c.Concurrency); err != nil {
+			if err := sizes[i].server.warmUp(ctx, c.Devices, c.Concurrency); err != nil {
 				return err
 			}
 		}

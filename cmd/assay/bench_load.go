@@ -40,7 +40,11 @@ Exit codes: 0 measured; 2 wrong flags, or the other server is not installed; 3 f
 // partialLoad is the share of the server's best throughput at which latency matters.
 const partialLoad = 0.7
 
-// most devices at a time where they come at random: more would be a server that cannot keep up.
+// usualConcurrency is how many devices come at a time where nobody says otherwise.
+const usualConcurrency = 16
+
+// mostAtOnce is how many devices enrol at a time, at most, where they come at random: more would be
+// a server that cannot keep up.
 const mostAtOnce = 256
 
 // loadLine is what one contender did under one pressure.
@@ -94,7 +98,7 @@ func (c *benchLoadCommand) sweep(ctx context.Context, term *terminal, s *stage, 
 		}
 	}
 	for _, one := range contenders {
-		if err := one.warmUp(ctx, 16); err != nil {
+		if err := one.warmUp(ctx, c.Devices, usualConcurrency); err != nil {
 			return nil, err
 		}
 	}

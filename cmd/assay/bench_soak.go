@@ -77,12 +77,12 @@ const soakJudged = 5 * time.Minute
 
 // soak measures the most that the server does, and then puts a share of that on it.
 func (c *benchSoakCommand) soak(ctx context.Context, term *terminal, server *contender) (*soaked, error) {
-	if err := server.warmUp(ctx, 16); err != nil {
+	if err := server.warmUp(ctx, c.Devices, usualConcurrency); err != nil {
 		return nil, err
 	}
 	most := make([]float64, 3)
 	for i := range most {
-		w, err := server.load(ctx, pressure{devices: c.Devices, concurrency: 16})
+		w, err := server.load(ctx, pressure{devices: c.Devices, concurrency: usualConcurrency})
 		if err != nil {
 			return nil, err
 		}

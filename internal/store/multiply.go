@@ -15,7 +15,7 @@ import (
 )
 
 // multiplyBatch is how many copies one transaction stores.
-const multiplyBatch = 500
+const multiplyBatch = 200
 
 // Multiply stores so many copies of a valid certificate with all that its enrolment left: account, device,
 // code, order, evidence, decision, audit rows with their places. It is how a measurement comes by a large
