@@ -21,13 +21,14 @@ func (benchSoakCommand) Help() string {
 and watches the server's memory and open files.
 
 Both are flat if from the second quarter to the last the median of memory grew by no more than a tenth, and
-the least number of open files by no more than two. A soak of less than five minutes is not judged.
+the files open at rest, before devices come and after they went, by no more than two. A soak of less than five
+minutes is not judged, and none in which devices piled up, because the machine did less than before.
 
 Example:
   assay bench soak
   assay bench soak --for 10m --json
 
-Exit codes: 0 flat, or too short to say; 1 memory or open files grew; 2 wrong flags; 3 failed.`
+Exit codes: 0 flat, or not to be judged; 1 memory or open files grew; 2 wrong flags; 3 failed.`
 }
 
 // soakSample is what was seen at one moment.
@@ -39,9 +40,12 @@ type soakSample struct {
 
 // soaked is what a soak measured.
 type soaked struct {
-	rate    float64
-	window  window
-	samples []soakSample
+	took        time.Duration // that was asked for
+	rate        float64
+	window      window
+	samples     []soakSample
+	filesBefore int // open at rest
+	filesAfter  int
 }
 
 func (c *benchSoakCommand) Run(ctx context.Context, term *terminal, g *globals) error {
@@ -59,14 +63,13 @@ func (c *benchSoakCommand) Run(ctx context.Context, term *terminal, g *globals) 
 	if err != nil {
 		return err
 	}
-	before, after := result.quarters()
-	grew := c.For >= soakJudged && before.grewTo(after)
+	verdict := result.verdict()
 	if g.JSON {
-		err = writeJSON(term.Out, soakJSON(result, grew))
+		err = writeJSON(term.Out, soakJSON(result, verdict))
 	} else {
-		c.print(term.Out, result, before, after, grew)
+		c.print(term.Out, result, verdict)
 	}
-	if err == nil && grew {
+	if err == nil && verdict == soakGrew {
 		err = no()
 	}
 	return err
@@ -88,7 +91,11 @@ func (c *benchSoakCommand) soak(ctx context.Context, term *terminal, server *con
 		}
 		most[i] = w.Throughput
 	}
-	result := &soaked{rate: c.Load * median(most)}
+	result := &soaked{took: c.For, rate: c.Load * median(most)}
+	var err error
+	if result.filesBefore, err = server.filesAtRest(ctx); err != nil {
+		return nil, err
+	}
 	devices := max(1, int(result.rate*c.For.Seconds()))
 	fmt.Fprintf(term.Err, "%d devices, %.0f a second, for %s\n", devices, result.rate, c.For)
 	sampling, stop := context.WithCancel(ctx)
@@ -102,7 +109,8 @@ func (c *benchSoakCommand) soak(ctx context.Context, term *terminal, server *con
 		return nil, err
 	}
 	result.window = *w
-	return result, nil
+	result.filesAfter, err = server.filesAtRest(ctx)
+	return result, err
 }
 
 // watch samples until the context ends.
@@ -128,63 +136,84 @@ func (c *contender) watch(ctx context.Context, every time.Duration) (samples []s
 	}
 }
 
-// quarter is a quarter of a soak: the median of memory, and the least number of open files, because those
-// of connections come and go.
-type quarter struct {
-	memory int64
-	files  int
+// filesAtRest counts open files when all devices have gone.
+func (c *contender) filesAtRest(ctx context.Context) (int, error) {
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(time.Second):
+		return c.files()
+	}
 }
 
-// quarters are the second, when the server has found its size, and the last.
-func (s *soaked) quarters() (second, last quarter) {
-	n := len(s.samples)
-	return quarterOf(s.samples[n/4 : max(n/2, n/4+1)]), quarterOf(s.samples[n*3/4:])
-}
-
-func quarterOf(samples []soakSample) quarter {
-	memory, files := make([]int64, len(samples)), make([]int, len(samples))
+// medianMemory is the median of some samples' memory.
+func medianMemory(samples []soakSample) int64 {
+	memory := make([]int64, len(samples))
 	for i, s := range samples {
-		memory[i], files[i] = s.Memory, s.Files
+		memory[i] = s.Memory
 	}
 	slices.Sort(memory)
-	return quarter{memory[len(memory)/2], slices.Min(files)}
+	return memory[len(memory)/2]
 }
 
-// grewTo reports whether the server grew from one quarter to a later one.
-func (q quarter) grewTo(later quarter) bool {
-	return later.memory > q.memory+q.memory/10 || later.files > q.files+2
+// memory is the median in the second quarter, when the server has found its size, and in the last.
+func (s *soaked) memory() (second, last int64) {
+	n := len(s.samples)
+	return medianMemory(s.samples[n/4 : max(n/2, n/4+1)]), medianMemory(s.samples[n*3/4:])
 }
 
-func soakJSON(s *soaked, grew bool) any {
+// Verdicts of a soak.
+const (
+	soakFlat     = "flat"
+	soakGrew     = "grew"
+	soakShort    = "too short to say"
+	soakOverload = "overloaded: devices piled up, and what they hold is no growth"
+)
+
+func (s *soaked) verdict() string {
+	second, last := s.memory()
+	switch {
+	case s.took < soakJudged:
+		return soakShort
+	case s.window.Throughput < 0.95*s.rate:
+		return soakOverload
+	case last > second+second/10 || s.filesAfter > s.filesBefore+2:
+		return soakGrew
+	default:
+		return soakFlat
+	}
+}
+
+func soakJSON(s *soaked, verdict string) any {
 	return struct {
-		Rate    float64      `json:"devicesPerSecond"`
-		CPU     float64      `json:"serverCPUMicroseconds"`
-		P50     float64      `json:"latencyP50Microseconds"`
-		P95     float64      `json:"latencyP95Microseconds"`
-		P99     float64      `json:"latencyP99Microseconds"`
-		Peak    int64        `json:"memoryPeakBytes"`
-		Grew    bool         `json:"grew"`
-		Samples []soakSample `json:"samples"`
-	}{s.rate, microseconds(s.window.CPU), microseconds(s.window.Latency.P50), microseconds(s.window.Latency.P95), microseconds(s.window.Latency.P99),
-		s.window.Peak, grew, s.samples}
+		Rate        float64      `json:"devicesPerSecond"`
+		Throughput  float64      `json:"certificatesPerSecond"`
+		CPU         float64      `json:"serverCPUMicroseconds"`
+		P50         float64      `json:"latencyP50Microseconds"`
+		P95         float64      `json:"latencyP95Microseconds"`
+		P99         float64      `json:"latencyP99Microseconds"`
+		Peak        int64        `json:"memoryPeakBytes"`
+		FilesBefore int          `json:"openFilesBefore"`
+		FilesAfter  int          `json:"openFilesAfter"`
+		Verdict     string       `json:"verdict"`
+		Samples     []soakSample `json:"samples"`
+	}{s.rate, s.window.Throughput, microseconds(s.window.CPU),
+		microseconds(s.window.Latency.P50), microseconds(s.window.Latency.P95), microseconds(s.window.Latency.P99),
+		s.window.Peak, s.filesBefore, s.filesAfter, verdict, s.samples}
 }
 
-func (c *benchSoakCommand) print(w io.Writer, s *soaked, second, last quarter, grew bool) {
+func (c *benchSoakCommand) print(w io.Writer, s *soaked, verdict string) {
+	second, last := s.memory()
 	fmt.Fprintf(w, "%s of devices at %.0f a second, %.0f %% of the most that the server did\n\n", c.For, s.rate, c.Load*100)
 	list := newFields(w)
 	list.add("server CPU", milliseconds(s.window.CPU), "per certificate")
+	list.add("certificates/s", fmt.Sprintf("%.0f", s.window.Throughput))
 	list.add("latency p50", milliseconds(s.window.Latency.P50), "from when the device comes")
 	list.add("latency p95", milliseconds(s.window.Latency.P95))
 	list.add("latency p99", milliseconds(s.window.Latency.P99))
-	list.add("memory", fmt.Sprintf("%s, then %s", mebibytes(second.memory), mebibytes(last.memory)), "medians of the second and last quarter")
+	list.add("memory", fmt.Sprintf("%s, then %s", mebibytes(second), mebibytes(last)), "medians of the second and last quarter")
 	list.add("memory peak", mebibytes(s.window.Peak))
-	list.add("open files", fmt.Sprintf("%d, then %d", second.files, last.files), "least in these quarters")
-	verdict := "flat"
-	if grew {
-		verdict = "the server GREW"
-	} else if c.For < soakJudged {
-		verdict = "too short to say"
-	}
+	list.add("open files", fmt.Sprintf("%d, then %d", s.filesBefore, s.filesAfter), "at rest, before and after")
 	list.add("verdict", verdict)
 	list.flush()
 }

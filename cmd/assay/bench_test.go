@@ -182,32 +182,34 @@ func TestRoomIsToldBeforeTheDiskIsFull(t *testing.T) {
 }
 
 func TestSoakTellsGrowth(t *testing.T) {
-	samples := func(memory func(i int) int64, files func(i int) int) *soaked {
-		s := &soaked{}
+	soak := func(memory func(i int) int64, change func(*soaked)) *soaked {
+		s := &soaked{took: time.Hour, rate: 100, window: window{Throughput: 99}, filesBefore: 30, filesAfter: 31}
 		for i := range 100 {
-			s.samples = append(s.samples, soakSample{float64(i), memory(i), files(i)})
+			s.samples = append(s.samples, soakSample{float64(i), memory(i), 30})
+		}
+		if change != nil {
+			change(s)
 		}
 		return s
 	}
 	flat := func(int) int64 { return 80 << 20 }
-	busy := func(i int) int { return 30 + i%7 } // connections come and go
+	grows := func(i int) int64 { return int64(80+i) << 20 }
 	for name, c := range map[string]struct {
 		s    *soaked
-		grew bool
+		want string
 	}{
-		"flat":                    {samples(flat, busy), false},
-		"found its size at first": {samples(func(i int) int64 { return int64(min(i, 20)) << 22 }, busy), false},
-		"one peak":                {samples(func(i int) int64 { return int64(80+i/99*80) << 20 }, busy), false},
-		"memory grows":            {samples(func(i int) int64 { return int64(80+i) << 20 }, busy), true},
-		"files grow":              {samples(flat, func(i int) int { return busy(i) + i/10 }), true},
+		"flat":                    {soak(flat, nil), soakFlat},
+		"found its size at first": {soak(func(i int) int64 { return int64(min(i, 20)) << 22 }, nil), soakFlat},
+		"one peak":                {soak(func(i int) int64 { return int64(80+i/99*80) << 20 }, nil), soakFlat},
+		"memory grows":            {soak(grows, nil), soakGrew},
+		"files grow":              {soak(flat, func(s *soaked) { s.filesAfter = 33 }), soakGrew},
+		"devices pile up":         {soak(grows, func(s *soaked) { s.window.Throughput = 90 }), soakOverload},
+		"short":                   {soak(grows, func(s *soaked) { s.took = time.Minute }), soakShort},
+		"one sample":              {soak(flat, func(s *soaked) { s.samples = s.samples[:1] }), soakFlat},
 	} {
-		if second, last := c.s.quarters(); second.grewTo(last) != c.grew {
-			t.Errorf("%s: grew is %t: %+v, then %+v", name, !c.grew, second, last)
+		if got := c.s.verdict(); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
-	}
-	short := &soaked{samples: []soakSample{{0, 1, 1}}}
-	if second, last := short.quarters(); second != last {
-		t.Errorf("one sample: %+v, then %+v", second, last)
 	}
 }
 
