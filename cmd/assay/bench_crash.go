@@ -352,7 +352,7 @@ func (r *crashRun) oneDevice(ctx context.Context) error {
 	if err != nil {
 		return r.without(ctx, err)
 	}
-	result, err := r.enrol(ctx, base, code, nil)
+	result, err := r.try(ctx, base, code, nil)
 	if err == nil {
 		r.receipts.add(code, result.Certificate)
 		return nil
@@ -429,7 +429,7 @@ func (r *crashRun) useUp(ctx context.Context) (good int, faults []string, err er
 			continue
 		}
 		good++
-		result, err := r.enrol(ctx, base, code, nil)
+		result, err := r.try(ctx, base, code, nil)
 		if err != nil {
 			faults = append(faults, fmt.Sprintf("code %s is unused, but no device can enrol with it: %v", code.id, err))
 			continue

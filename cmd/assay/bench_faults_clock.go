@@ -125,7 +125,7 @@ func (t *trial) wrongForAWhile(ctx context.Context, clock *jumpingClock) error {
 	if err != nil {
 		return err
 	}
-	result, err := t.enrol(ctx, t.proxy.url(), code, nil) // not written down: it will not stay valid
+	result, err := t.try(ctx, t.proxy.url(), code, nil) // not written down: it will not stay valid
 	if err != nil {
 		return err
 	}

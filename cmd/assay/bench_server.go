@@ -112,7 +112,7 @@ type benchCode struct {
 	id    issuance.CodeID
 }
 
-// mint mints codes, beside the server.
+// mint mints codes, which live longer than any bench, beside the server.
 func (r *rig) mint(ctx context.Context, now time.Time, n int) ([]benchCode, error) {
 	mints := make([]issuance.Mint, n)
 	for i := range mints {
@@ -120,7 +120,7 @@ func (r *rig) mint(ctx context.Context, now time.Time, n int) ([]benchCode, erro
 		if err != nil {
 			return nil, err
 		}
-		mints[i] = issuance.Mint{Directory: "default", Value: value, Lifetime: 24 * time.Hour}
+		mints[i] = issuance.Mint{Directory: "default", Value: value, Lifetime: 7 * 24 * time.Hour}
 	}
 	var made []benchCode
 	for batch := range slices.Chunk(mints, store.MaxMint) {
@@ -135,16 +135,13 @@ func (r *rig) mint(ctx context.Context, now time.Time, n int) ([]benchCode, erro
 	return made, nil
 }
 
-// enrol lets a new iPhone try a code once, at the server of this URL.
-func (r *rig) enrol(ctx context.Context, baseURL string, code benchCode, observe func(enroll.Event)) (*enroll.Result, error) {
-	device, err := enroll.NewDevice(enroll.IPhone, "", rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	document := credential.New(server.DirectoryURL(baseURL, "default"), code.value, credential.Subject{{{"CN", "bench"}}})
-	document.KeySize = 256 // the load shall be on the server
-	client := &enroll.Client{Device: device, Keys: enroll.Keys(device), Roots: r.roots, Attester: r.attester, Observe: observe}
-	return client.Enroll(ctx, document)
+// try lets a new iPhone try a code once, at the server of this URL.
+func (r *rig) try(ctx context.Context, baseURL string, code benchCode, observe func(enroll.Event)) (*enroll.Result, error) {
+	return r.enrol(ctx, server.DirectoryURL(baseURL, "default"), func(*enroll.Device) string { return code.value },
+		func(d *credential.Credential, c *enroll.Client) {
+			d.KeySize = 256 // the load shall be on the server
+			c.Observe = observe
+		})
 }
 
 // receipts are the certificates that devices received, written down as they did.

@@ -18,8 +18,13 @@ import (
 type rig struct {
 	serverDir string // the installation's
 	inst      *installation.Installation
-	roots     *x509.CertPool // that devices trust for the server's TLS chain
-	attester  standInAttester
+	devices
+}
+
+// devices are what all simulated devices on a server have in common.
+type devices struct {
+	roots    *x509.CertPool // that they trust for the server's TLS chain
+	attester standInAttester
 }
 
 // newRig makes both, in the folders authority and server of dir. Close inst.
@@ -32,7 +37,7 @@ func newRig(ctx context.Context, dir, name string, now func() time.Time, change 
 	if err := authority.Save(authorityDir); err != nil {
 		return nil, err
 	}
-	r := &rig{serverDir: filepath.Join(dir, "server"), roots: x509.NewCertPool(), attester: standInAttester{authority, now}}
+	r := &rig{serverDir: filepath.Join(dir, "server"), devices: devices{x509.NewCertPool(), standInAttester{authority, now}}}
 	o := installation.InitOptions{
 		Name: name, Listen: "127.0.0.1:0", AllowStandIn: true, Now: now, From: operator(),
 		AttestationRoots: map[string][]string{"apple": {filepath.Join(authorityDir, standin.RootFile)}},

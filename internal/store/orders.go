@@ -178,7 +178,7 @@ func (s *Store) OrdersOf(ctx context.Context, account issuance.AccountID, after 
 		err := row.Scan(&id)
 		ids = append(ids, id)
 		return err
-	}, `SELECT id FROM orders WHERE account = ? AND id > ? ORDER BY id LIMIT ?`, string(account), string(after), max(0, limit))
+	}, `SELECT id FROM orders WHERE account = ? AND id > ? ORDER BY id`+pageLimit, string(account), string(after), max(0, limit))
 	if err != nil {
 		return nil, fmt.Errorf("list orders: %w", err)
 	}
