@@ -35,6 +35,16 @@ type contender struct {
 	// number i of them.
 	prepare func(ctx context.Context, devices int) (func(ctx context.Context, i int) (*enroll.Result, error), error)
 	stop    func() error
+	// database is the process of its database; nil where that is in the server's own.
+	database *process
+}
+
+// databaseCPU is what the database has used.
+func (c *contender) databaseCPU() (time.Duration, error) {
+	if c.database == nil {
+		return 0, nil
+	}
+	return c.database.cpu()
 }
 
 // pressure is how devices come.
@@ -47,6 +57,7 @@ type pressure struct {
 // window is what one time of load measured.
 type window struct {
 	CPU        time.Duration // of the server, per certificate
+	Database   time.Duration // CPU of the database's own processes, per certificate
 	Throughput float64       // certificates per second of wall time, devices on the same machine
 	Latency    enroll.Latency
 	Peak       int64 // memory of the server, in bytes
@@ -65,6 +76,10 @@ func (c *contender) load(ctx context.Context, p pressure) (*window, error) {
 	if err != nil {
 		return nil, err
 	}
+	beginDatabase, err := c.databaseCPU()
+	if err != nil {
+		return nil, err
+	}
 	if p.rate > 0 {
 		enrol = inTurn(enrol, arrivals(p.devices, p.rate))
 	}
@@ -74,12 +89,16 @@ func (c *contender) load(ctx context.Context, p pressure) (*window, error) {
 	if err != nil {
 		return nil, err
 	}
+	endDatabase, err := c.databaseCPU()
+	if err != nil {
+		return nil, err
+	}
 	if summary.Issued != p.devices {
 		return nil, fmt.Errorf("%s: only %d of %d devices got a certificate: %v", c.name, summary.Issued, p.devices, summary.FirstError)
 	}
 	_, peak, err := c.memory()
 	return &window{
-		CPU: (end - begin) / time.Duration(p.devices), Latency: summary.Latency, Peak: peak,
+		CPU: (end - begin) / time.Duration(p.devices), Database: (endDatabase - beginDatabase) / time.Duration(p.devices), Latency: summary.Latency, Peak: peak,
 		Throughput: float64(p.devices) / summary.Took.Seconds(),
 	}, err
 }
@@ -224,7 +243,7 @@ func (r *rig) serve(ctx context.Context, term *terminal, o serveOptions) (*conte
 			return r.enrol(ctx, server.DirectoryURL(baseURL, "default"), func(*enroll.Device) string { return codes[i].value })
 		}, err
 	}
-	return &contender{"Assay", process{pid}, prepare, stop}, nil
+	return &contender{name: "Assay", process: process{pid}, prepare: prepare, stop: stop}, nil
 }
 
 // startProcess starts a server, which is told to stop by SIGTERM.

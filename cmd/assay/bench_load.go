@@ -13,9 +13,9 @@ import (
 
 type benchLoadCommand struct {
 	benchRounds
-	Concurrency []int  `short:"c" default:"1,16,64,256" placeholder:"N,…" help:"Devices at a time (${default})."`
-	Compare     string `enum:",step-ca" default:"" placeholder:"step-ca" help:"Measure this server too, in turns with ours: step-ca, from PATH."`
-	CPUProfile  string `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile of the server."`
+	Concurrency []int    `short:"c" default:"1,16,64,256" placeholder:"N,…" help:"Devices at a time (${default})."`
+	Compare     []string `enum:"step-ca,postgres" placeholder:"NAME,…" help:"Measure these too, in turns: step-ca, from PATH; postgres, this server on PostgreSQL."`
+	CPUProfile  string   `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile of the server."`
 }
 
 func (benchLoadCommand) Help() string {
@@ -27,11 +27,12 @@ Latency is from a device's first contact to its certificate, without making its 
 the device comes. Memory is the most that the server's process held during the load.
 
 With --compare step-ca the same devices enrol with step-ca in turns, each server on its embedded store. Both
-fsync what they change before they answer.
+fsync what they change before they answer. With --compare postgres they enrol with this server on a PostgreSQL of
+its own, too, whose CPU is reported apart.
 
 Example:
   assay bench load
-  assay bench load --compare step-ca --json
+  assay bench load --compare step-ca,postgres --json
   assay bench load -c 16 --rounds 9 --devices 1000
 
 Exit codes: 0 measured; 2 wrong flags, or the other server is not installed; 3 failed.`
@@ -58,12 +59,15 @@ func (c *benchLoadCommand) Run(ctx context.Context, term *terminal, g *globals) 
 	if len(c.Concurrency) == 0 || slices.Min(c.Concurrency) < 1 {
 		return usage(errors.New("each number of devices at a time (-c) is at least 1"))
 	}
-	var program string
-	if c.Compare != "" {
-		var err error
-		if program, err = exec.LookPath(c.Compare); err != nil {
-			return usage(withHint(err, "`.ci/install DIR` installs %s into DIR, which has to be in PATH", c.Compare))
+	others := map[string]func(*stage) (*contender, error){
+		"postgres": func(s *stage) (*contender, error) { return s.newOnPostgres(serveOptions{}) },
+	}
+	if slices.Contains(c.Compare, "step-ca") {
+		program, err := exec.LookPath("step-ca")
+		if err != nil {
+			return usage(withHint(err, "`.ci/install DIR` installs step-ca into DIR, which has to be in PATH"))
 		}
+		others["step-ca"] = func(s *stage) (*contender, error) { return s.newStepCA(program) }
 	}
 	return benched(ctx, term, "", func(s *stage) error {
 		assay, err := s.newServer("server", serveOptions{cpuProfile: c.CPUProfile})
@@ -71,8 +75,8 @@ func (c *benchLoadCommand) Run(ctx context.Context, term *terminal, g *globals) 
 			return err
 		}
 		contenders := []*contender{assay}
-		if program != "" {
-			other, err := s.newStepCA(program)
+		for _, name := range c.Compare {
+			other, err := others[name](s)
 			if err != nil {
 				return err
 			}
@@ -156,6 +160,7 @@ type loadLineJSON struct {
 	Concurrency int             `json:"concurrency"`
 	Rate        float64         `json:"devicesPerSecond,omitempty"`
 	CPUMicros   spread[float64] `json:"serverCPUMicroseconds"`
+	Database    spread[float64] `json:"databaseCPUMicroseconds"` // 0 where it is in the server's own process
 	FloorMicros spread[float64] `json:"floorMicroseconds"`
 	Ratio       spread[float64] `json:"ratio"`
 	Throughput  spread[float64] `json:"certificatesPerSecond"`
@@ -171,6 +176,7 @@ func loadJSON(lines []*loadLine) any {
 		out[i] = loadLineJSON{
 			l.contender.name, l.pressure.concurrency, l.pressure.rate,
 			spreadOf(l.rounds, func(r round) float64 { return microseconds(r.CPU) }),
+			spreadOf(l.rounds, func(r round) float64 { return microseconds(r.Database) }),
 			spreadOf(l.rounds, func(r round) float64 { return microseconds(r.floor.total()) }),
 			spreadOf(l.rounds, round.ratio),
 			spreadOf(l.rounds, func(r round) float64 { return r.Throughput }),
@@ -188,9 +194,10 @@ func loadJSON(lines []*loadLine) any {
 
 func (c *benchLoadCommand) print(w io.Writer, contenders []*contender, lines []*loadLine) error {
 	fmt.Fprintf(w, "Medians of %d rounds of %d devices, %d cores, devices on the same machine\n\n", c.Rounds, c.Devices, runtime.NumCPU())
-	t := newTable(w, "lines", "SERVER", "DEVICES", "CPU", "FLOOR", "RATIO", "CERTS/S", "P50", "P95", "P99", "MEMORY")
+	t := newTable(w, "lines", "SERVER", "DEVICES", "CPU", "DATABASE", "FLOOR", "RATIO", "CERTS/S", "P50", "P95", "P99", "MEMORY")
 	for _, l := range lines {
 		t.row(l.contender.name, l.pressure.String(), milliseconds(medianTime(l.rounds, func(r round) time.Duration { return r.CPU })),
+			databaseText(medianTime(l.rounds, func(r round) time.Duration { return r.Database })),
 			milliseconds(medianTime(l.rounds, func(r round) time.Duration { return r.floor.total() })),
 			fmt.Sprintf("%.2f", spreadOf(l.rounds, round.ratio).Median), fmt.Sprintf("%.0f", l.throughput()),
 			milliseconds(medianTime(l.rounds, func(r round) time.Duration { return r.Latency.P50 })),
@@ -209,6 +216,14 @@ func (c *benchLoadCommand) print(w io.Writer, contenders []*contender, lines []*
 		}
 	}
 	return nil
+}
+
+// databaseText is what a database used beside its server; "" where it is in the server's own process.
+func databaseText(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return milliseconds(d)
 }
 
 // String is the pressure as tables show it.

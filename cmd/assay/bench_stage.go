@@ -14,6 +14,8 @@ import (
 	"assay/attest/standin"
 	"assay/enroll"
 	"assay/internal/counterpart/stepca"
+	"assay/internal/installation"
+	"assay/internal/pgcluster"
 )
 
 // stage is where contenders run: a folder that is removed afterwards, and the meter of the floor.
@@ -44,12 +46,12 @@ func benched(ctx context.Context, term *terminal, dir string, run func(*stage) e
 }
 
 // newRig makes an installation in a folder of the stage.
-func (s *stage) newRig(name string) (*rig, error) {
+func (s *stage) newRig(name string, change ...func(*installation.InitOptions)) (*rig, error) {
 	dir := filepath.Join(s.dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	r, err := newRig(s.ctx, dir, "Bench", s.term.Now)
+	r, err := newRig(s.ctx, dir, "Bench", s.term.Now, change...)
 	if err == nil {
 		s.stops = append(s.stops, r.inst.Close)
 	}
@@ -72,6 +74,33 @@ func (s *stage) newServer(name string, o serveOptions) (*contender, error) {
 		return nil, err
 	}
 	return s.serve(r, o)
+}
+
+// newOnPostgres runs a server on a new installation, whose database is in a PostgreSQL server of its own.
+func (s *stage) newOnPostgres(o serveOptions) (*contender, error) {
+	folder, err := os.MkdirTemp("", "assay-pg-") // of its own: PostgreSQL may run as another user
+	if err != nil {
+		return nil, err
+	}
+	s.stops = append(s.stops, func() error { return os.RemoveAll(folder) })
+	cluster, err := pgcluster.New(s.ctx, pgcluster.Options{Dir: folder, Settings: []string{"max_connections=200"}})
+	if err != nil {
+		return nil, err
+	}
+	s.stops = append(s.stops, cluster.Stop)
+	database, err := cluster.CreateDatabase(s.ctx, "assay", "")
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.newRig("on-postgres", func(o *installation.InitOptions) { o.Database = database })
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.serve(r, o)
+	if err == nil {
+		c.name, c.database = "Assay on PostgreSQL", &process{cluster.Process()}
+	}
+	return c, err
 }
 
 // newStepCA runs a step-ca on its embedded store, which accepts the attestations of a new stand-in
@@ -120,9 +149,9 @@ func (s *stage) newStepCA(program string) (*contender, error) {
 	enrol := func(ctx context.Context, _ int) (*enroll.Result, error) {
 		return simulated.enrol(ctx, "https://"+address+stepca.DirectoryPath, func(d *enroll.Device) string { return d.Serial })
 	}
-	c := &contender{"step-ca", process{pid}, func(context.Context, int) (func(context.Context, int) (*enroll.Result, error), error) {
+	c := &contender{name: "step-ca", process: process{pid}, stop: stop, prepare: func(context.Context, int) (func(context.Context, int) (*enroll.Result, error), error) {
 		return enrol, nil
-	}, stop}
+	}}
 	return c, c.awaitListener(s.ctx, address)
 }
 
