@@ -110,6 +110,8 @@ type Store interface {
 	RevokeToken(context.Context, issuance.Call, issuance.TokenID) (issuance.Token, error)
 	RecordTokenUse(context.Context, issuance.Call, issuance.TokenUse) error
 
+	Lease(ctx context.Context, now time.Time, name, holder string, lifetime time.Duration) (bool, error)
+	ReleaseLeases(ctx context.Context, holder string) error
 	CleanUp(context.Context, time.Time) (store.Cleaned, error)
 	MarkRestored(context.Context, issuance.Call, store.Restoring) (store.Ended, error)
 	ApplyRetention(context.Context, time.Time, issuance.Retention) (issuance.Removed, error)

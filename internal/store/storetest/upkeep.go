@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -68,6 +70,39 @@ var upkeepTests = map[string]func(*testing.T, *Bench){
 		b.wantCertificate(abandoned.ID, issuance.CertificateAbandoned)
 		_, err = b.Store.Account(b.ctx(), b.Account)
 		b.ok(err)
+	},
+	"OneServerAtATimeHoldsALease": func(t *testing.T, b *Bench) {
+		held := make([]bool, 16)
+		for _, err := range race(len(held), func(i int) (err error) {
+			held[i], err = b.Lease(b.ctx(), b.Now, "upkeep", fmt.Sprint("server ", i), time.Minute)
+			return err
+		}) {
+			b.ok(err)
+		}
+		holder := slices.Index(held, true)
+		if holder < 0 || slices.Contains(held[holder+1:], true) {
+			t.Fatalf("held %v", held)
+		}
+		lease := func(name, by string, want bool) {
+			t.Helper()
+			got, err := b.Lease(b.ctx(), b.Now, name, by, time.Minute)
+			b.ok(err)
+			if got != want {
+				t.Errorf("%s of %s: %v", name, by, got)
+			}
+		}
+		first := fmt.Sprint("server ", holder)
+		lease("another work", "another", true)
+		b.Now = b.Now.Add(59 * time.Second)
+		lease("upkeep", "another", false)
+		lease("upkeep", first, true) // prolonged
+		b.Now = b.Now.Add(59 * time.Second)
+		lease("upkeep", "another", false)
+		b.Now = b.Now.Add(time.Second)
+		lease("upkeep", "another", true) // it is over
+		lease("upkeep", first, false)
+		b.ok(b.ReleaseLeases(b.ctx(), "another"))
+		lease("upkeep", first, true)
 	},
 	"CodesThatWereNeverUsedLeave": func(t *testing.T, b *Bench) {
 		for range 250 { // more than one batch
