@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -62,7 +63,7 @@ func openPostgres(ctx context.Context, location string, schema fs.FS, m *metrics
 	return d, nil
 }
 
-// connectPostgres makes the pool, whose connections open as they are needed.
+// connectPostgres makes the pool, whose connections open as they are needed, and tries one.
 func connectPostgres(ctx context.Context, location string, m *metrics, now func() time.Time) (*postgresDB, error) {
 	config, err := postgresConfig(location)
 	if err != nil {
@@ -71,6 +72,10 @@ func connectPostgres(ctx context.Context, location string, m *metrics, now func(
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, &unreachableError{err}
 	}
 	d := &postgresDB{
 		pool: pool, metrics: m, now: now,
@@ -129,7 +134,7 @@ func (d *postgresDB) do(ctx context.Context, kind changeKind, run func(*tx) erro
 func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) error) error {
 	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
-		return d.unreachable(ctx, err)
+		return noConnection(ctx, err)
 	}
 	defer conn.Release()
 	began := d.now()
@@ -272,19 +277,31 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// unreachable says that no connection could be had.
-func (d *postgresDB) unreachable(ctx context.Context, err error) error {
+// noConnection says why no connection could be had.
+func noConnection(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if reasonToRetry(err) != "" {
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused { // wrong password, no such database; or starting up
 		return err
 	}
-	if _, refused := errors.AsType[*pgconn.PgError](err); refused { // wrong password, no such database
-		return err
-	}
-	return &lostConnection{err}
+	return &lostConnection{&unreachableError{err}}
 }
+
+// unreachableError says in one line why the database cannot be reached: each way that was tried, once.
+type unreachableError struct{ err error }
+
+func (u *unreachableError) Error() string {
+	var said []string
+	for line := range strings.Lines(u.err.Error()) {
+		if line = strings.TrimSpace(line); !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, " ")
+}
+
+func (u *unreachableError) Unwrap() error { return u.err }
 
 func (d *postgresDB) row(ctx context.Context, query string, args ...any) scanner {
 	return scanFunc(func(into ...any) error {
@@ -324,7 +341,7 @@ func (d *postgresDB) rows(ctx context.Context, each func(scanner) error, query s
 func (d *postgresDB) read(ctx context.Context, work func(context.Context, *pgx.Conn) error) error {
 	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
-		return d.unreachable(ctx, err)
+		return noConnection(ctx, err)
 	}
 	defer conn.Release()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
