@@ -78,6 +78,7 @@ const (
 	changeDurable changeKind = iota // on disk before it is answered
 	changeRelaxed                   // survives a killed process, not a power failure
 	changeEnding                    // durable, and never refused for lack of a place: it ends what another change began
+	changeOffline                   // durable, with all the time that it needs: nobody uses the database yet
 )
 
 // kept is an error to return although the change is committed: a refusal, with its spent nonce and

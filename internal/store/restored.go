@@ -46,7 +46,7 @@ func (s *Store) MarkRestored(ctx context.Context, call issuance.Call, r Restorin
 	if err != nil {
 		return Ended{}, fmt.Errorf("mark database as restored: %w", err)
 	}
-	err = s.change(ctx, call, "mark database as restored", func(t *tx) error {
+	err = s.transaction(ctx, changeOffline, call, "mark database as restored", func(t *tx) error {
 		e = Ended{Claims: int64(claims)}
 		steps := []func() error{
 			func() error { return s.forgetRequests(t) },
