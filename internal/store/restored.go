@@ -74,6 +74,16 @@ func (s *Store) MarkRestored(ctx context.Context, call issuance.Call, r Restorin
 	return e, nil
 }
 
+// NewestAudit is when the newest audit row was written; zero if there is none.
+func (s *Store) NewestAudit(ctx context.Context) (time.Time, error) {
+	var newest int64
+	err := s.reads.row(ctx, `SELECT coalesce((SELECT time FROM audit ORDER BY id DESC LIMIT 1), 0)`).Scan(&newest)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read newest audit row: %w", err)
+	}
+	return timeOf(newest), nil
+}
+
 func restoredRow(r Restoring, e Ended) audit.Row {
 	detail := map[string]string{"backup": r.TakenAt.UTC().Format(time.RFC3339), "crlJump": strconv.Itoa(CRLJump)}
 	for name, n := range map[string]int64{"claims": e.Claims, "codes": e.Codes, "orders": e.Orders, "approvals": e.Approvals, "tokens": e.Tokens, "crls": e.CRLs} {
