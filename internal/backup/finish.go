@@ -13,7 +13,9 @@ import (
 
 // FinishOptions says how a database that came back by other means is made safe to serve.
 type FinishOptions struct {
-	TakenAt time.Time // when the copy of the database was taken (the end of pg_dump): it holds nothing later
+	// TakenAt is when the copy of the database was taken (the end of pg_dump): it holds nothing later. A time
+	// of whole seconds means all of its second.
+	TakenAt time.Time
 	// KeepCodes and KeepTokens leave open what the database has as open (store.Restoring).
 	// WARNING: only where the original did nothing any more after the copy was taken.
 	KeepCodes, KeepTokens bool
@@ -68,7 +70,11 @@ func (o *FinishOptions) finish(ctx context.Context, dir string) (ended store.End
 	if err != nil {
 		return store.Ended{}, err
 	}
-	if newest.After(o.TakenAt) {
+	last := o.TakenAt
+	if last.Nanosecond() == 0 {
+		last = last.Add(time.Second - 1)
+	}
+	if newest.After(last) {
 		return store.Ended{}, &UsedSinceError{TakenAt: o.TakenAt, Newest: newest}
 	}
 	return db.MarkRestored(ctx, issuance.Call{Now: o.Now(), From: o.From}, store.Restoring{

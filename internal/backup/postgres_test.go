@@ -304,6 +304,20 @@ func testFinishRefuses(t *testing.T, c *pgcluster.Cluster) {
 	}
 }
 
+// TestFolderThatCameBackIsMadeSafe: finish works for a file, too, which a copy of a disk brought back.
+func TestFolderThatCameBackIsMadeSafe(t *testing.T) {
+	original := serve(t, initialized(t))
+	unused, _, err := original.mint(t.Context())
+	ok(t, err)
+	serial := enrolled(t, original)
+	original.stop()
+	copied := filepath.Join(t.TempDir(), "copied")
+	copyFolder(t, original.Dir, copied)
+	_, err = finish(t, copied, time.Now().Truncate(time.Second), time.Now) // all of that second
+	ok(t, err)
+	wantSafe(t, copied, unused, serial)
+}
+
 func isUsedSince(err error) bool {
 	_, is := errors.AsType[*backup.UsedSinceError](err)
 	return is
