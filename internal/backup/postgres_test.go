@@ -152,7 +152,10 @@ func testRestoreKeepsOffTheOriginal(t *testing.T, c *pgcluster.Cluster) {
 	} {
 		t.Setenv("ASSAY_DATABASE", o.environment)
 		dir := filepath.Join(t.TempDir(), "new")
-		_, err := restore(t, data, dir, func(r *backup.RestoreOptions) { r.Database = o.database })
+		_, err := restore(t, data, dir, func(r *backup.RestoreOptions) {
+			r.Database = o.database
+			r.Progress = func(p backup.Progress) { t.Errorf("%s: refused only after %s", name, p.Step) }
+		})
 		if err == nil || !o.refused(err) {
 			t.Errorf("%s: error %v", name, err)
 		}

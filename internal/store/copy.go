@@ -52,6 +52,9 @@ func (e *DifferentRowError) Error() string {
 // it wait meanwhile. Progress may be nil.
 func Copy(ctx context.Context, from, to string, progress func(CopyProgress)) (Copied, error) {
 	c, err := copyAll(ctx, from, to, progress)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // the drivers say in many ways that they were interrupted
+	}
 	if err != nil {
 		return Copied{}, fmt.Errorf("copy database %s to %s: %w", Redacted(from), Redacted(to), err)
 	}

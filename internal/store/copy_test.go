@@ -303,10 +303,6 @@ func testCopyFindsABentRow(t *testing.T, p *postgres) {
 			t.Fatal(err)
 		}
 		wantBent(t, name, bend.table, from, to)
-		if err := execute(t, to, `DROP TRIGGER bend ON `+bend.table); err != nil {
-			t.Fatal(err)
-		}
-		copied(t, from, to) // it was left empty
 	}
 	to := newPath(t)
 	openAt(t, to)
@@ -341,7 +337,7 @@ func many(t testing.TB, path string, n int) {
 
 func testInterruptedCopyLeavesNothing(t *testing.T, p *postgres) {
 	file := newPath(t)
-	many(t, file, 5_000)
+	many(t, file, 2_500)
 	database := p.database(t)
 	copied(t, file, database)
 	ends := map[string]func(t *testing.T, cancel func()){
@@ -369,14 +365,17 @@ func testInterruptedCopyLeavesNothing(t *testing.T, p *postgres) {
 					}
 				})
 				cancel()
-				if err == nil || !ended {
+				if err == nil || !ended || name == "cancelled" && !errors.Is(err, context.Canceled) {
 					t.Errorf("%s (comparing: %v): error %v", name, comparing, err)
 				}
 				if err := store.Vacant(t.Context(), way.to); err != nil {
 					t.Errorf("%s (comparing: %v): %v", name, comparing, err)
 				}
 			}
-			if c := copied(t, way.from, way.to); c.Rows["audit"] != 5_000 {
+			if name != "cancelled" {
+				continue
+			}
+			if c := copied(t, way.from, way.to); c.Rows["audit"] != 2_500 {
 				t.Errorf("then %d rows were copied", c.Rows["audit"])
 			}
 		}
