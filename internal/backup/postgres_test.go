@@ -94,10 +94,18 @@ func certificates(t *testing.T, url string) int64 {
 
 func testPostgresBackup(t *testing.T, c *pgcluster.Cluster) {
 	original, url, unused, serial := onPostgres(t, c)
+	for _, log := range []string{"-wal", "-shm"} { // what a killed backup left behind
+		ok(t, os.WriteFile(filepath.Join(original.Dir, "assay.db.backup"+log), bytes.Repeat([]byte("left"), 10_000), 0o600))
+	}
 	data, m := taken(t, original.Dir) // beside the running server
 	enrolled(t, original)
 	if m.Rows["certificates"] != 1 || m.Files[0].Path != installation.DatabaseFile {
 		t.Errorf("manifest %+v", m)
+	}
+	for _, f := range m.Files {
+		if strings.HasPrefix(f.Path, "assay.db.") {
+			t.Errorf("%s is in the backup", f.Path)
+		}
 	}
 	if left, err := filepath.Glob(filepath.Join(original.Dir, "assay.db*")); err != nil || len(left) > 0 {
 		t.Errorf("left in the folder: %v, %v", left, err)
