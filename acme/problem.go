@@ -1,6 +1,9 @@
 package acme
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // Problem types (RFC 8555, section 6.7; draft-ietf-acme-device-attest), without their URN prefix.
 const (
@@ -37,6 +40,9 @@ type Problem struct {
 	Check string `json:"check,omitempty"`
 	// Location is sent as a header: the account that has the new key of a rollover (section 7.3.5).
 	Location string `json:"-"`
+	// RetryAfter is sent as a header, in whole seconds: when a rate limit lets the request pass (section 6.6).
+	// 0: nothing is known.
+	RetryAfter time.Duration `json:"-"`
 }
 
 // statusOf is the HTTP status for each problem type.

@@ -6,205 +6,187 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
 
 	"assay/credential"
 	"assay/enroll"
-	"assay/internal/issuance"
 	"assay/internal/server"
-	"assay/internal/store"
 )
 
 type benchCommand struct {
-	Rounds      int    `default:"5" help:"Rounds of one floor window and one load window each."`
-	Devices     int    `default:"400" help:"Devices in a load window."`
-	Concurrency int    `short:"c" default:"16" help:"Devices at a time."`
-	CPUProfile  string `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile of the server."`
+	Cost   benchCostCommand   `cmd:"" default:"withargs" help:"What a certificate costs the server, against the crypto floor (default)."`
+	Load   benchLoadCommand   `cmd:"" help:"Ever more devices at a time: cost, latency and memory; side by side with step-ca."`
+	Growth benchGrowthCommand `cmd:"" help:"The same load with ever more certificates stored."`
+	Soak   benchSoakCommand   `cmd:"" help:"A long time of steady load: memory and open files stay flat."`
+	Crash  benchCrashCommand  `cmd:"" help:"Kill the server at random moments under load; prove that nothing is lost or doubled."`
+	Faults benchFaultsCommand `cmd:"" help:"Cut connections, replays, slow clients, floods, a full disk, clock jumps."`
 }
 
-func (benchCommand) Help() string {
-	return `Measures what a certificate costs the server in CPU time, against the floor of the cryptography that
-cannot be left out: seven ES256 verifications, two with P-384 keys, one P-256 signature and the server's
-half of one TLS 1.3 handshake.
-
-The server runs in a process of its own on a fresh folder. Every device makes a fresh TLS connection, a fresh
-account and a P-384 key, and is attested by a stand-in authority. Floor and load windows alternate, so that a
-machine that changes its speed changes both. Both are CPU time, not wall time, and both are taken with every
-processor busy: the clients keep the others busy under load, and the floor is run on all of them at once.
-
-Example:
-  assay bench
-  assay bench --rounds 9 --devices 1000 --json
-
-Exit codes: 0 measured; 2 wrong flags; 3 failed.`
+// contender is a server under load, in a process of its own.
+type contender struct {
+	name string
+	process
+	// prepare makes what so many devices need, outside of what is measured, and returns what enrols
+	// number i of them.
+	prepare func(ctx context.Context, devices int) (func(ctx context.Context, i int) (*enroll.Result, error), error)
+	stop    func() error
+	// database is the process of its database; nil where that is in the server's own.
+	database *process
 }
 
-// benchRound is what one round measured.
-type benchRound struct {
-	Floor      time.Duration
-	FloorParts floor
+// databaseCPU is what the database has used.
+func (c *contender) databaseCPU() (time.Duration, error) {
+	if c.database == nil {
+		return 0, nil
+	}
+	return c.database.cpu()
+}
+
+// pressure is how devices come.
+type pressure struct {
+	devices     int
+	concurrency int     // devices at a time
+	rate        float64 // devices a second, at random; 0: each as soon as another one ended
+}
+
+// window is what one time of load measured.
+type window struct {
 	CPU        time.Duration // of the server, per certificate
-	Ratio      float64
-	Throughput float64 // certificates per second of wall time, clients on the same machine
+	Database   time.Duration // CPU of the database's own processes, per certificate
+	Throughput float64       // certificates per second of wall time, devices on the same machine
 	Latency    enroll.Latency
+	Peak       int64 // memory of the server, in bytes
 }
 
-// bench is one run.
-type bench struct {
-	*rig
-	command *benchCommand
-	term    *terminal
-	dir     string
-	server  *exec.Cmd
-	meter   *floorMeter
-	baseURL string // of the server
-}
-
-func (c *benchCommand) Run(ctx context.Context, term *terminal, g *globals) error {
-	if c.Rounds < 1 || c.Devices < 1 || c.Concurrency < 1 {
-		return usage(errors.New("--rounds, --devices and -c are at least 1"))
-	}
-	dir, err := os.MkdirTemp("", "assay-bench-")
+// load lets devices enrol while the server's use of the machine is read. All of them have to succeed.
+func (c *contender) load(ctx context.Context, p pressure) (*window, error) {
+	enrol, err := c.prepare(ctx, p.devices)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("%s: prepare for %d devices: %w", c.name, p.devices, err)
 	}
-	defer os.RemoveAll(dir)
-	b := &bench{command: c, term: term, dir: dir}
-	if err := b.start(ctx); err != nil {
-		return err
+	if err := c.resetPeak(); err != nil {
+		return nil, err
 	}
-	rounds, err := b.rounds(ctx)
-	if err := errors.Join(err, b.stop()); err != nil {
-		return err
-	}
-	if g.JSON {
-		return writeJSON(term.Out, benchJSON(rounds))
-	}
-	printBench(term.Out, rounds, c)
-	return nil
-}
-
-// start makes an installation and runs the server in a process of its own.
-func (b *bench) start(ctx context.Context) (err error) {
-	now := b.term.Now
-	if b.meter, err = newFloorMeter(now()); err != nil {
-		return err
-	}
-	if b.rig, err = newRig(ctx, b.dir, "Bench", now); err != nil {
-		return err
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	args := []string{"serve", "--dir", b.serverDir, "--log-level", "warn"}
-	if b.command.CPUProfile != "" {
-		args = append(args, "--cpu-profile", b.command.CPUProfile)
-	}
-	b.server = exec.CommandContext(ctx, program, args...)
-	b.server.Cancel = func() error { return b.server.Process.Signal(syscall.SIGTERM) }
-	b.server.Stderr = b.term.Err
-	if err := b.server.Start(); err != nil {
-		return errors.Join(fmt.Errorf("start the server: %w", err), b.inst.Close())
-	}
-	starting, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if b.baseURL, err = b.inst.AwaitServer(starting); err != nil {
-		return errors.Join(err, b.stop())
-	}
-	return nil
-}
-
-func (b *bench) stop() error {
-	err := b.server.Process.Signal(syscall.SIGTERM)
-	return errors.Join(err, b.server.Wait(), b.inst.Close())
-}
-
-// floorWindow is how long the floor is measured before each load window.
-const floorWindow = 2 * time.Second
-
-// rounds warms up, then alternates floor and load windows.
-func (b *bench) rounds(ctx context.Context) ([]benchRound, error) {
-	if _, err := b.load(ctx, max(b.command.Concurrency, b.command.Devices/10)); err != nil {
-		return nil, fmt.Errorf("warm up: %w", err)
-	}
-	var rounds []benchRound
-	for n := range b.command.Rounds {
-		before, err := b.meter.measure(ctx, floorWindow/2)
-		if err != nil {
-			return nil, err
-		}
-		round, err := b.load(ctx, b.command.Devices)
-		if err != nil {
-			return nil, err
-		}
-		after, err := b.meter.measure(ctx, floorWindow/2)
-		if err != nil {
-			return nil, err
-		}
-		round.FloorParts = floor{
-			(before.VerifyP256 + after.VerifyP256) / 2, (before.VerifyP384 + after.VerifyP384) / 2,
-			(before.SignP256 + after.SignP256) / 2, (before.Handshake + after.Handshake) / 2,
-		}
-		round.Floor = round.FloorParts.total()
-		round.Ratio = float64(round.CPU) / float64(round.Floor)
-		rounds = append(rounds, *round)
-		fmt.Fprintf(b.term.Err, "round %d of %d: %s a certificate, floor %s, ratio %.2f\n",
-			n+1, b.command.Rounds, round.CPU.Round(time.Microsecond), round.Floor.Round(time.Microsecond), round.Ratio)
-	}
-	return rounds, nil
-}
-
-// load mints codes, then lets that many devices enrol while the server's CPU clock is read.
-func (b *bench) load(ctx context.Context, devices int) (*benchRound, error) {
-	mints := make([]issuance.Mint, devices)
-	for i := range mints {
-		value, err := issuance.NewCodeValue(rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		mints[i] = issuance.Mint{Directory: "default", Value: value, Lifetime: time.Hour}
-	}
-	for batch := range slices.Chunk(mints, store.MaxMint) {
-		if _, err := b.inst.Store.MintCodes(ctx, issuance.Call{Now: b.term.Now(), From: operator()}, batch); err != nil {
-			return nil, err
-		}
-	}
-	clock := processClock(b.server.Process.Pid)
-	begin, err := cpuTime(clock)
+	begin, err := c.cpu()
 	if err != nil {
 		return nil, err
 	}
-	fleet := &enroll.Fleet{Size: devices, Concurrency: b.command.Concurrency, Enroll: func(ctx context.Context, i int) (*enroll.Result, error) {
-		return b.enroll(ctx, mints[i].Value)
-	}}
+	beginDatabase, err := c.databaseCPU()
+	if err != nil {
+		return nil, err
+	}
+	if p.rate > 0 {
+		enrol = inTurn(enrol, arrivals(p.devices, p.rate))
+	}
+	fleet := &enroll.Fleet{Size: p.devices, Concurrency: p.concurrency, Enroll: enrol}
 	summary := fleet.Run(ctx, nil)
-	end, err := cpuTime(clock)
+	end, err := c.cpu()
 	if err != nil {
 		return nil, err
 	}
-	if summary.Issued != devices {
-		return nil, fmt.Errorf("only %d of %d devices got a certificate: %v", summary.Issued, devices, summary.FirstError)
+	endDatabase, err := c.databaseCPU()
+	if err != nil {
+		return nil, err
 	}
-	return &benchRound{
-		CPU: (end - begin) / time.Duration(devices), Latency: summary.Latency,
-		Throughput: float64(devices) / summary.Took.Seconds(),
-	}, nil
+	if summary.Issued != p.devices {
+		return nil, fmt.Errorf("%s: only %d of %d devices got a certificate: %v", c.name, summary.Issued, p.devices, summary.FirstError)
+	}
+	_, peak, err := c.memory()
+	return &window{
+		CPU: (end - begin) / time.Duration(p.devices), Database: (endDatabase - beginDatabase) / time.Duration(p.devices), Latency: summary.Latency, Peak: peak,
+		Throughput: float64(p.devices) / summary.Took.Seconds(),
+	}, err
 }
 
-func (b *bench) enroll(ctx context.Context, code string) (*enroll.Result, error) {
-	device, err := enroll.NewDevice(enroll.IPhone, "", rand.Reader)
+// warmUp lets a tenth of a window's devices enrol, which nobody measures.
+func (c *contender) warmUp(ctx context.Context, devices, concurrency int) error {
+	if _, err := c.load(ctx, pressure{devices: max(1, devices/10), concurrency: concurrency}); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	return nil
+}
+
+// arrivals are the times at which devices come that know nothing of each other, so many a second. They are
+// the same in every run.
+func arrivals(devices int, rate float64) []time.Duration {
+	random := mathrand.New(mathrand.NewPCG(0, 0))
+	times := make([]time.Duration, devices)
+	at := 0.0
+	for i := range times {
+		at += random.ExpFloat64() / rate
+		times[i] = time.Duration(at * float64(time.Second))
+	}
+	return times
+}
+
+// inTurn lets each device begin at its time. One that comes late, because all places were taken, has that
+// in its latency.
+func inTurn(enrol func(context.Context, int) (*enroll.Result, error), times []time.Duration) func(context.Context, int) (*enroll.Result, error) {
+	start := time.Now()
+	return func(ctx context.Context, i int) (*enroll.Result, error) {
+		due := start.Add(times[i])
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Until(due)):
+		}
+		began := time.Now()
+		result, err := enrol(ctx, i)
+		if err == nil {
+			result.Took += began.Sub(due)
+		}
+		return result, err
+	}
+}
+
+// round is one window of load, with the crypto floor of its time.
+type round struct {
+	window
+	floor floor
+}
+
+func (r round) ratio() float64 { return float64(r.CPU) / float64(r.floor.total()) }
+
+// benchRounds are the flags of a bench in rounds.
+type benchRounds struct {
+	Rounds  int `default:"5" help:"Rounds; figures are their medians."`
+	Devices int `default:"400" help:"Devices in a load window."`
+
+	// Floor is how long the floor is measured in each round, half of it before the load and half after.
+	Floor time.Duration `hidden:"" default:"2s"`
+}
+
+func (b *benchRounds) AfterApply() error {
+	if b.Rounds < 1 || b.Devices < 1 || b.Floor <= 0 {
+		return errors.New("--rounds and --devices are at least 1")
+	}
+	return nil
+}
+
+// measure measures the floor before and after windows of load, one of each contender.
+func (b *benchRounds) measure(ctx context.Context, meter *floorMeter, contenders []*contender, p pressure) ([]round, error) {
+	before, err := meter.measure(ctx, b.Floor/2)
 	if err != nil {
 		return nil, err
 	}
-	document := credential.New(server.DirectoryURL(b.baseURL, "default"), code, credential.Subject{{{"CN", "bench"}}})
-	client := &enroll.Client{Device: device, Keys: enroll.Keys(device), Roots: b.roots, Attester: b.attester}
-	return client.Enroll(ctx, document)
+	rounds := make([]round, len(contenders))
+	for i, c := range contenders {
+		w, err := c.load(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		rounds[i].window = *w
+	}
+	after, err := meter.measure(ctx, b.Floor/2)
+	for i := range rounds {
+		rounds[i].floor = before.mean(after)
+	}
+	return rounds, err
 }
 
 // spread is the least, median and greatest of a figure over the rounds.
@@ -214,7 +196,7 @@ type spread[T int64 | float64] struct {
 	Max    T `json:"max"`
 }
 
-func spreadOf[T int64 | float64](rounds []benchRound, figure func(benchRound) T) spread[T] {
+func spreadOf[T int64 | float64](rounds []round, figure func(round) T) spread[T] {
 	values := make([]T, len(rounds))
 	for i, r := range rounds {
 		values[i] = figure(r)
@@ -223,47 +205,71 @@ func spreadOf[T int64 | float64](rounds []benchRound, figure func(benchRound) T)
 	return spread[T]{values[0], values[len(values)/2], values[len(values)-1]}
 }
 
-func benchJSON(rounds []benchRound) any {
-	micros := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
-	return struct {
-		Ratio         spread[float64] `json:"ratio"`
-		CPUMicros     spread[float64] `json:"serverCPUMicroseconds"`
-		FloorMicros   spread[float64] `json:"floorMicroseconds"`
-		Throughput    spread[float64] `json:"certificatesPerSecond"`
-		LatencyP50    spread[float64] `json:"latencyP50Microseconds"`
-		LatencyP99    spread[float64] `json:"latencyP99Microseconds"`
-		Rounds, Cores int
-	}{
-		spreadOf(rounds, func(r benchRound) float64 { return r.Ratio }),
-		spreadOf(rounds, func(r benchRound) float64 { return micros(r.CPU) }),
-		spreadOf(rounds, func(r benchRound) float64 { return micros(r.Floor) }),
-		spreadOf(rounds, func(r benchRound) float64 { return r.Throughput }),
-		spreadOf(rounds, func(r benchRound) float64 { return micros(r.Latency.P50) }),
-		spreadOf(rounds, func(r benchRound) float64 { return micros(r.Latency.P99) }),
-		len(rounds), runtime.NumCPU(),
-	}
+// medianTime is the median of a duration over the rounds.
+func medianTime(rounds []round, figure func(round) time.Duration) time.Duration {
+	return time.Duration(spreadOf(rounds, func(r round) int64 { return int64(figure(r)) }).Median)
 }
 
-func printBench(w io.Writer, rounds []benchRound, c *benchCommand) {
-	duration := func(figure func(benchRound) time.Duration) string {
-		s := spreadOf(rounds, func(r benchRound) int64 { return int64(figure(r)) })
-		return fmt.Sprintf("%8s   (%s to %s)", time.Duration(s.Median).Round(time.Microsecond),
-			time.Duration(s.Min).Round(time.Microsecond), time.Duration(s.Max).Round(time.Microsecond))
+func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+// serveOptions is how the server under test is started.
+type serveOptions struct {
+	cpuProfile string // a file to write, or ""
+}
+
+// serve runs an Assay server on the rig's installation, in a process of its own.
+func (r *rig) serve(ctx context.Context, term *terminal, o serveOptions) (*contender, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
-	ratio := spreadOf(rounds, func(r benchRound) float64 { return r.Ratio })
-	throughput := spreadOf(rounds, func(r benchRound) float64 { return r.Throughput })
-	fmt.Fprintf(w, "Server CPU per certificate, %d rounds of %d devices, %d at a time, %d cores: median (least to greatest)\n\n",
-		len(rounds), c.Devices, c.Concurrency, runtime.NumCPU())
-	list := newFields(w)
-	list.add("server CPU", duration(func(r benchRound) time.Duration { return r.CPU }), "per certificate")
-	list.add("crypto floor", duration(func(r benchRound) time.Duration { return r.Floor }), "per certificate")
-	list.add("ratio", fmt.Sprintf("%8.2f   (%.2f to %.2f)", ratio.Median, ratio.Min, ratio.Max))
-	list.add("  ES256 verify x7", duration(func(r benchRound) time.Duration { return r.FloorParts.VerifyP256 }), "each")
-	list.add("  P-384 verify x2", duration(func(r benchRound) time.Duration { return r.FloorParts.VerifyP384 }), "each")
-	list.add("  P-256 sign", duration(func(r benchRound) time.Duration { return r.FloorParts.SignP256 }))
-	list.add("  TLS 1.3, server half", duration(func(r benchRound) time.Duration { return r.FloorParts.Handshake }))
-	list.add("certificates/s", fmt.Sprintf("%8.0f   (%.0f to %.0f)", throughput.Median, throughput.Min, throughput.Max), "clients on the same machine")
-	list.add("latency p50", duration(func(r benchRound) time.Duration { return r.Latency.P50 }), "first contact to certificate")
-	list.add("latency p99", duration(func(r benchRound) time.Duration { return r.Latency.P99 }))
-	list.flush()
+	args := []string{"serve", "--dir", r.serverDir, "--log-level", "warn"}
+	if o.cpuProfile != "" {
+		args = append(args, "--cpu-profile", o.cpuProfile)
+	}
+	stop, pid, err := startProcess(exec.CommandContext(ctx, program, args...), term.Err)
+	if err != nil {
+		return nil, err
+	}
+	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	baseURL, err := r.inst.AwaitServer(starting)
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	prepare := func(ctx context.Context, devices int) (func(context.Context, int) (*enroll.Result, error), error) {
+		codes, err := r.mint(ctx, term.Now(), devices)
+		return func(ctx context.Context, i int) (*enroll.Result, error) {
+			return r.enrol(ctx, server.DirectoryURL(baseURL, "default"), func(*enroll.Device) string { return codes[i].value })
+		}, err
+	}
+	return &contender{name: "Assay", process: process{pid}, prepare: prepare, stop: stop}, nil
+}
+
+// startProcess starts a server, which is told to stop by SIGTERM.
+func startProcess(command *exec.Cmd, log io.Writer) (stop func() error, pid int, err error) {
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	command.Stderr = log
+	if err := command.Start(); err != nil {
+		return nil, 0, fmt.Errorf("start %s: %w", command.Path, err)
+	}
+	stop = func() error {
+		err := command.Process.Signal(syscall.SIGTERM)
+		return errors.Join(err, command.Wait())
+	}
+	return stop, command.Process.Pid, nil
+}
+
+// enrol lets a fresh iPhone enrol, with the identifier that it is given.
+func (d *devices) enrol(ctx context.Context, directoryURL string, identifier func(*enroll.Device) string, change ...func(*credential.Credential, *enroll.Client)) (*enroll.Result, error) {
+	device, err := enroll.NewDevice(enroll.IPhone, "", rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	document := credential.New(directoryURL, identifier(device), credential.Subject{{{"CN", device.Serial}}})
+	client := &enroll.Client{Device: device, Keys: enroll.Keys(device), Roots: d.roots, Attester: d.attester}
+	for _, f := range change {
+		f(document, client)
+	}
+	return client.Enroll(ctx, document)
 }

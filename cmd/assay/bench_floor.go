@@ -40,6 +40,11 @@ func (f floor) total() time.Duration {
 	return floorVerifyP256*f.VerifyP256 + floorVerifyP384*f.VerifyP384 + floorSignP256*f.SignP256 + floorHandshakes*f.Handshake
 }
 
+// mean is the floor between two.
+func (f floor) mean(g floor) floor {
+	return floor{(f.VerifyP256 + g.VerifyP256) / 2, (f.VerifyP384 + g.VerifyP384) / 2, (f.SignP256 + g.SignP256) / 2, (f.Handshake + g.Handshake) / 2}
+}
+
 // floorMeter measures the floor. Its keys are made once.
 type floorMeter struct {
 	p256, p384           *ecdsa.PrivateKey

@@ -81,7 +81,7 @@ type cli struct {
 
 	Demo     demoCommand     `cmd:"" group:"Try it:" help:"See the whole job on this machine, in seconds."`
 	Simulate simulateCommand `cmd:"" group:"Try it:" help:"Let simulated devices enrol."`
-	Bench    benchCommand    `cmd:"" group:"Try it:" help:"Measure what a certificate costs the server."`
+	Bench    benchCommand    `cmd:"" group:"Try it:" help:"Measure what a certificate costs; kill and torment a server, and prove that nothing is lost."`
 
 	Init      initCommand      `cmd:"" group:"Run a server:" help:"Make an installation."`
 	Serve     serveCommand     `cmd:"" group:"Run a server:" help:"Run the server."`
@@ -94,6 +94,7 @@ type cli struct {
 	Backup  backupCommand  `cmd:"" group:"Run a server:" help:"Take an installation into one encrypted file; check such a file."`
 	Restore restoreCommand `cmd:"" group:"Run a server:" help:"Make an installation of a backup again, or of a database that pg_restore brought back."`
 
+	Check   checkCommand   `cmd:"" group:"Run a server:" help:"Prove over the whole database that nothing is lost, doubled or altered."`
 	Opinion opinionCommand `cmd:"" group:"Run a server:" help:"Try the service outside that policies ask."`
 
 	Credential  credentialCommand  `cmd:"" group:"Give devices identities:" help:"Write templates; give devices their credentials, renew and withdraw them."`

@@ -18,12 +18,17 @@ import (
 type rig struct {
 	serverDir string // the installation's
 	inst      *installation.Installation
-	roots     *x509.CertPool // that devices trust for the server's TLS chain
-	attester  standInAttester
+	devices
+}
+
+// devices are what all simulated devices on a server have in common.
+type devices struct {
+	roots    *x509.CertPool // that they trust for the server's TLS chain
+	attester standInAttester
 }
 
 // newRig makes both, in the folders authority and server of dir. Close inst.
-func newRig(ctx context.Context, dir, name string, now func() time.Time) (*rig, error) {
+func newRig(ctx context.Context, dir, name string, now func() time.Time, change ...func(*installation.InitOptions)) (*rig, error) {
 	authority, err := standin.New(rand.Reader, now())
 	if err != nil {
 		return nil, err
@@ -32,12 +37,15 @@ func newRig(ctx context.Context, dir, name string, now func() time.Time) (*rig, 
 	if err := authority.Save(authorityDir); err != nil {
 		return nil, err
 	}
-	r := &rig{serverDir: filepath.Join(dir, "server"), roots: x509.NewCertPool(), attester: standInAttester{authority, now}}
-	_, err = installation.Init(ctx, r.serverDir, installation.InitOptions{
+	r := &rig{serverDir: filepath.Join(dir, "server"), devices: devices{x509.NewCertPool(), standInAttester{authority, now}}}
+	o := installation.InitOptions{
 		Name: name, Listen: "127.0.0.1:0", AllowStandIn: true, Now: now, From: operator(),
 		AttestationRoots: map[string][]string{"apple": {filepath.Join(authorityDir, standin.RootFile)}},
-	})
-	if err != nil {
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	if _, err = installation.Init(ctx, r.serverDir, o); err != nil {
 		return nil, err
 	}
 	if r.inst, err = installation.Open(ctx, r.serverDir, now); err != nil {

@@ -20,6 +20,7 @@ import (
 const (
 	crlLifetime   = 7 * 24 * time.Hour // from thisUpdate to nextUpdate
 	CRLRenewalAge = 24 * time.Hour     // a CRL of this age is due for renewal
+	crlAhead      = time.Minute        // the clocks of servers may differ by less
 )
 
 var oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
@@ -45,8 +46,12 @@ func CRLWindow(now time.Time) (thisUpdate, nextUpdate time.Time) {
 	return thisUpdate, thisUpdate.Add(crlLifetime)
 }
 
-// CRLDue reports whether a CRL of that thisUpdate must be renewed at now.
-func CRLDue(thisUpdate, now time.Time) bool { return now.Sub(thisUpdate) >= CRLRenewalAge }
+// CRLDue reports whether a CRL of that thisUpdate must be renewed at now: it is old, or it was signed by a clock
+// that was ahead, and relying parties refuse it until then.
+func CRLDue(thisUpdate, now time.Time) bool {
+	age := now.Sub(thisUpdate)
+	return age >= CRLRenewalAge || age <= -crlAhead
+}
 
 // SignCRL signs a CRL and returns its DER. Its critical issuingDistributionPoint (RFC 5280, section
 // 5.2.5) names the shard's URL: without it, one shard's CRL could be passed off as another's, and a

@@ -87,6 +87,13 @@ func TestCRLIsDueAfterADay(t *testing.T) {
 	}
 }
 
+func TestCRLOfAClockThatWasAheadIsDue(t *testing.T) {
+	thisUpdate, _ := CRLWindow(testNow)
+	if !CRLDue(thisUpdate, thisUpdate.Add(-time.Minute)) || CRLDue(thisUpdate, thisUpdate.Add(-time.Minute+time.Second)) {
+		t.Error("a CRL is due at another distance from now")
+	}
+}
+
 func TestReasons(t *testing.T) {
 	for number := -1; number <= 11; number++ {
 		reason, err := ReasonOf(number)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -294,4 +295,11 @@ func (m *managed) awaitInstalled(t *testing.T, id, fingerprint string) admin.Cre
 	return m.await(t, id, "installed", func(c admin.Credential) bool {
 		return c.Diagnosis.Stage == string(delivery.StageInstalled) && c.Report != nil && c.Report.Installed == fingerprint
 	})
+}
+
+func writePEM(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

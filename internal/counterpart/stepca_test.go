@@ -2,17 +2,10 @@ package counterpart
 
 import (
 	"context"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -20,6 +13,7 @@ import (
 	"assay/attest/standin"
 	"assay/credential"
 	"assay/enroll"
+	"assay/internal/counterpart/stepca"
 )
 
 // stepCA is a step-ca server in a process of its own, on loopback.
@@ -28,75 +22,16 @@ type stepCA struct {
 	roots *x509.CertPool
 }
 
-// newStepCA configures a CA with one ACME provisioner that accepts Apple attestations under the
-// given root, and serves until the test ends.
+// newStepCA serves until the test ends, and accepts Apple attestations under the given root.
 func newStepCA(t *testing.T, program string, attestationRoot []byte) *stepCA {
 	t.Helper()
-	dir := t.TempDir()
-	ca := &stepCA{roots: x509.NewCertPool()}
-	ca.makeAuthority(t, dir)
-	address := FreeAddress(t)
-	ca.url = "https://" + address
-	config, err := json.Marshal(map[string]any{
-		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "issuing.pem"), "key": filepath.Join(dir, "issuing.key"),
-		"address": address, "dnsNames": []string{"127.0.0.1"}, "logger": map[string]any{"format": "text"},
-		"db": map[string]any{"type": "badgerv2", "dataSource": filepath.Join(dir, "db")},
-		"authority": map[string]any{"provisioners": []any{map[string]any{
-			"type": "ACME", "name": "devices", "challenges": []string{"device-attest-01"},
-			"attestationFormats": []string{"apple"}, "attestationRoots": base64.StdEncoding.EncodeToString(attestationRoot),
-		}}},
-	})
+	dir, address := t.TempDir(), FreeAddress(t)
+	config, roots, err := stepca.Configure(dir, address, attestationRoot, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	configFile := filepath.Join(dir, "ca.json")
-	if err := os.WriteFile(configFile, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	Start(t, program, address, []string{"STEPPATH=" + dir}, configFile)
-	return ca
-}
-
-// makeAuthority makes step-ca's root and issuing CA, with keys of no worth.
-func (ca *stepCA) makeAuthority(t *testing.T, dir string) {
-	t.Helper()
-	var parent *x509.Certificate
-	parentKey := newKey(t, elliptic.P256())
-	key := parentKey
-	for n, name := range []string{"root", "issuing"} {
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(int64(n + 1)), Subject: pkix.Name{CommonName: "step-ca " + name}, IsCA: true, BasicConstraintsValid: true,
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(48 * time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		}
-		if parent == nil {
-			parent = template
-		} else {
-			key = newKey(t, elliptic.P256())
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if parent, err = x509.ParseCertificate(der); err != nil {
-			t.Fatal(err)
-		}
-		secret, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		writePEM(t, filepath.Join(dir, name+".pem"), "CERTIFICATE", der)
-		writePEM(t, filepath.Join(dir, name+".key"), "PRIVATE KEY", secret)
-		if name == "root" {
-			ca.roots.AddCert(parent)
-		}
-	}
-}
-
-func writePEM(t *testing.T, path, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	Start(t, program, address, []string{"STEPPATH=" + dir}, config)
+	return &stepCA{"https://" + address, roots}
 }
 
 // phoneAttester attests the simulated device as it describes itself.
@@ -117,7 +52,7 @@ func (ca *stepCA) enrol(t *testing.T, authority *standin.Authority, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	document := credential.New(ca.url+"/acme/devices/directory", device.Serial, credential.Subject{{{"CN", device.Serial}}})
+	document := credential.New(ca.url+stepca.DirectoryPath, device.Serial, credential.Subject{{{"CN", device.Serial}}})
 	if change != nil {
 		change(device, document)
 	}

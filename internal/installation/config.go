@@ -54,6 +54,14 @@ type Config struct {
 	// ShutdownDelay is how long the server goes on serving once it is told to stop, while /readyz says so.
 	// Default: not at all; at most 60s.
 	ShutdownDelay time.Duration `yaml:"shutdownDelay,omitempty"`
+	// TrustedProxies are addresses or prefixes of proxies in front of the ACME listener, whose ForwardedHeader
+	// says who asks. Default: none; whoever connects is who asks.
+	TrustedProxies []string `yaml:"trustedProxies,omitempty"`
+	// ForwardedHeader is the header that all of them set, whatever their clients sent: X-Forwarded-For or
+	// Forwarded (RFC 7239).
+	ForwardedHeader string `yaml:"forwardedHeader,omitempty"`
+	// Limits says how much clients may ask, by the name of a limit (docs/rate-limits.md). Default: each limit's own.
+	Limits Limits `yaml:"limits,omitempty"`
 	// TLS is the operator's serving certificate. Default: one from the installation's own serving root.
 	TLS TLS `yaml:"tls,omitempty"`
 	// Admin is the listener of the admin API. Default: none.
@@ -145,6 +153,9 @@ type MDM struct {
 	// TrustedProxies are addresses or prefixes of proxies whose Client-Cert header (RFC 9440) is
 	// believed. Default: none; the identity then comes from the TLS handshake alone.
 	TrustedProxies []string `yaml:"trustedProxies,omitempty"`
+	// ForwardedHeader is the header in which they say who asks, for rate limits. Default: none; a proxy's devices
+	// then count as one address.
+	ForwardedHeader string `yaml:"forwardedHeader,omitempty"`
 }
 
 // MDMMatch says what an MDM identity must say to be a device's.
@@ -280,6 +291,7 @@ func (c *Config) check() error {
 	if c.ShutdownDelay < 0 || c.ShutdownDelay > maxShutdownDelay {
 		fault("shutdownDelay: %s is not between 0s and %s", c.ShutdownDelay, maxShutdownDelay)
 	}
+	errs = append(errs, c.checkLimits()...)
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		fault("tls: certificate and key go together")
 	}

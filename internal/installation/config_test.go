@@ -83,6 +83,17 @@ func TestConfigRefuses(t *testing.T) {
 		{"opinion that fails open", "name:", "opinion: {url: 'https://x', secretFile: k, onFailure: issue}\nname:", `opinion: onFailure: "issue" is neither`},
 		{"opinion with half a certificate", "name:", "opinion: {url: 'https://x', secretFile: k, clientCertificate: {key: x}}\nname:", "opinion: clientCertificate: "},
 		{"unknown key of opinion", "name:", "opinion: {uri: 'https://x'}\nname:", `unknown key "uri"`},
+		{"unknown limit", "name:", "limits: {guesses: off}\nname:", "limits.guesses: there is no such limit; there are reads, accounts,"},
+		{"limit that is none", "name:", "limits: {reads: 10}\nname:", `limits.reads: "10" is no limit: say how much passes`},
+		{"limits that are on", "name:", "limits: on\nname:", "cannot construct"},
+		{"a list of limits", "name:", "limits: [off]\nname:", "cannot construct"},
+		{"a limit twice", "name:", "limits: {reads: off, reads: off}\nname:", "already defined"},
+		{"proxies without their header", "name:", "trustedProxies: [10.0.0.1]\nname:", `trustedProxies: header "" is neither`},
+		{"proxies with a header that says nothing", "name:", "trustedProxies: [10.0.0.1]\nforwardedHeader: X-Real-IP\nname:", `trustedProxies: header "X-Real-IP" is neither`},
+		{"header without proxies", "name:", "forwardedHeader: Forwarded\nname:", "trustedProxies: header without addresses"},
+		{"everybody is a proxy", "name:", "trustedProxies: [0.0.0.0/0]\nforwardedHeader: Forwarded\nname:", "trustedProxies: proxy \"0.0.0.0/0\""},
+		{"mdm header of nobody", "name:", "mdm: {forwardedHeader: Forwarded}\nname:", "mdm: listen is missing"},
+		{"mdm header without proxies", "name:", "mdm: {listen: '127.0.0.1:1', ca: [x.pem], forwardedHeader: Forwarded}\nname:", "mdm.trustedProxies: header without addresses"},
 		{"terms of service", "profile: device,", "profile: device, termsOfService: 'javascript:1',", "termsOfService: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

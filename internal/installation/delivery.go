@@ -3,7 +3,6 @@ package installation
 import (
 	"context"
 	"crypto"
-	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -22,6 +21,7 @@ import (
 	"assay/internal/delivery"
 	"assay/internal/delivery/kmfddm"
 	"assay/internal/inventory/abm"
+	"assay/internal/limits"
 	"assay/internal/server"
 )
 
@@ -154,11 +154,9 @@ func (i *Installation) newAPI(d *deliveries, syncs *abm.Runner, metrics *admin.M
 	if config.Roots, err = i.Roots(); err != nil {
 		return nil, err
 	}
-	key, err := auditKey(i.Dir)
-	if err != nil {
+	if config.AuditKey, err = i.AuditKey(); err != nil {
 		return nil, err
 	}
-	config.AuditKey = key.Public().(ed25519.PublicKey)
 	if config.Trust, err = i.profileTrust(); err != nil {
 		return nil, err
 	}
@@ -206,7 +204,7 @@ func (i *Installation) profileSigner() ([]*x509.Certificate, crypto.Signer, erro
 }
 
 // mdmHandler serves documents to devices that show the identity which their MDM gave them.
-func (i *Installation) mdmHandler(metrics *delivery.Metrics, log *slog.Logger) (http.Handler, error) {
+func (i *Installation) mdmHandler(metrics *delivery.Metrics, gate *limits.Gate, log *slog.Logger) (http.Handler, error) {
 	c := i.Config.MDM
 	var cas []*x509.Certificate
 	for _, name := range c.CA {
@@ -220,8 +218,12 @@ func (i *Installation) mdmHandler(metrics *delivery.Metrics, log *slog.Logger) (
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("mdm: %w", err)}
 	}
+	proxies, err := c.proxies()
+	if err != nil {
+		return nil, &ConfigError{fmt.Errorf("mdm.trustedProxies: %w", err)}
+	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /credential/{secret}", delivery.MDMHandler(i.Store, identity, log, i.now, metrics))
+	mux.Handle("GET /credential/{secret}", gate.Guard(limits.Reads, proxies.Client, delivery.MDMHandler(i.Store, identity, log, i.now, metrics)))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux, nil
 }

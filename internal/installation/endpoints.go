@@ -19,7 +19,7 @@ func (c *Config) checkEndpoints() (faults []error) {
 			fault("%s: %w", e.key, err)
 		}
 	}
-	if c.MDM.Listen == "" && (len(c.MDM.CA) > 0 || c.MDM.Match != (MDMMatch{}) || len(c.MDM.TrustedProxies) > 0) {
+	if c.MDM.Listen == "" && (len(c.MDM.CA) > 0 || c.MDM.Match != (MDMMatch{}) || len(c.MDM.TrustedProxies) > 0 || c.MDM.ForwardedHeader != "") {
 		fault("mdm: listen is missing: without it no document with Authentication MDM is served")
 	}
 	if c.MDM.Listen != "" && len(c.MDM.CA) == 0 {

@@ -29,7 +29,7 @@ const metricsFront = "metrics"
 // fronts are the listeners of one server. They are opened before anything is served, because each
 // part of the server names the URLs of the others.
 type fronts struct {
-	limits   limits
+	limits   connectionLimits
 	log      *slog.Logger
 	measures *measures
 	all      []*front

@@ -15,9 +15,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,16 +45,30 @@ func serveForever(dir string) error {
 	if err != nil {
 		return err
 	}
-	return i.Serve(context.Background(), ServeOptions{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return i.Serve(ctx, ServeOptions{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 }
 
 // serveProcess starts a server in a process of its own and waits until it runs.
 func serveProcess(t *testing.T, i *Installation) *exec.Cmd {
 	t.Helper()
+	cmd, log := startProcess(t, i.Dir)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := i.AwaitServer(ctx); err != nil {
+		t.Fatalf("%v; its log:\n%s", err, log.String())
+	}
+	return cmd
+}
+
+// startProcess starts a server in a process of its own.
+func startProcess(t *testing.T, dir string) (*exec.Cmd, *logBuffer) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serveFolder+"="+i.Dir)
-	var log logBuffer
-	cmd.Stderr = &log
+	cmd.Env = append(os.Environ(), serveFolder+"="+dir)
+	log := &logBuffer{}
+	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,12 +78,7 @@ func serveProcess(t *testing.T, i *Installation) *exec.Cmd {
 			_ = cmd.Wait()
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if _, err := i.AwaitServer(ctx); err != nil {
-		t.Fatalf("%v; its log:\n%s", err, log.String())
-	}
-	return cmd
+	return cmd, log
 }
 
 // logBuffer takes log lines from several goroutines.

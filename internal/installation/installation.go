@@ -54,8 +54,9 @@ type Installation struct {
 	Config *Config
 	Store  *store.Store
 	now    func() time.Time
-	limits limits
-	syncs  []*abm.Runner // of API: stopped before the database is closed
+	limits connectionLimits
+	sleep  func(context.Context, time.Duration) error // how requests wait for their turn; nil: as long as they have to
+	syncs  []*abm.Runner                              // of API: stopped before the database is closed
 }
 
 // Open reads the configuration and opens the database, migrating it if it is a file and older. It works

@@ -11,6 +11,7 @@ import (
 
 	"assay/internal/admin"
 	"assay/internal/delivery"
+	"assay/internal/limits"
 	"assay/internal/server"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ type measures struct {
 	acme       *server.Metrics
 	deliveries *delivery.Metrics
 	admin      *admin.Metrics
+	limits     *limits.Metrics
 
 	open       *prometheus.GaugeVec   // assay_connections_open{listener}
 	accepted   *prometheus.CounterVec // assay_connections_total{listener}
@@ -44,7 +46,7 @@ func (i *Installation) newMeasures(log *slog.Logger) *measures {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 	}
 	m := &measures{
-		acme: server.NewMetrics(), deliveries: delivery.NewMetrics(), admin: admin.NewMetrics(),
+		acme: server.NewMetrics(), deliveries: delivery.NewMetrics(), admin: admin.NewMetrics(), limits: limits.NewMetrics(),
 		open:       gauge("assay_connections_open", "Connections that are open, by listener: acme, admin, mdm or metrics.", "listener"),
 		accepted:   counter("assay_connections_total", "Connections that were accepted, by listener.", "listener"),
 		handshakes: counter("assay_tls_handshake_errors_total", "TLS handshakes that failed, by listener.", "listener"),
@@ -57,6 +59,7 @@ func (i *Installation) newMeasures(log *slog.Logger) *measures {
 	m.add(m.acme.Collectors()...)
 	m.add(m.deliveries.Collectors()...)
 	m.add(m.admin.Collectors()...)
+	m.add(m.limits.Collectors()...)
 	m.add(i.Store.Collectors()...)
 	m.add(m.open, m.accepted, m.handshakes, m.reloads, m.faulty, m.issuers, build, newFigures(i.Store, i.now, log))
 	m.add(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -22,6 +22,15 @@ const pemPrivateKey = "PRIVATE KEY"
 
 func auditKeyPath(dir string) string { return filepath.Join(dir, keysFolder, "audit.key") }
 
+// AuditKey is the public key that verifies the seals of the audit.
+func (i *Installation) AuditKey() (ed25519.PublicKey, error) {
+	key, err := auditKey(i.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return key.Public().(ed25519.PublicKey), nil
+}
+
 // auditKey is the key that seals the audit, made when it is first asked for.
 func auditKey(dir string) (ed25519.PrivateKey, error) {
 	path := auditKeyPath(dir)

@@ -26,8 +26,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limits of the listeners. A slow or half-open client costs one connection for a bounded time.
-type limits struct {
+// connectionLimits are those of the listeners. A slow or half-open client costs one connection for a bounded time.
+type connectionLimits struct {
 	connections    int           // at once; more wait
 	header         time.Duration // until a request's header is there
 	read           time.Duration // until a request's body is there
@@ -38,7 +38,7 @@ type limits struct {
 	streams        int // of one HTTP/2 connection at once
 }
 
-var defaultLimits = limits{
+var defaultLimits = connectionLimits{
 	connections: 4096,
 	header:      5 * time.Second, read: 15 * time.Second, write: 30 * time.Second, idle: 10 * time.Second,
 	shutdown: 15 * time.Second, maxHeaderBytes: 16 << 10, streams: 16,
@@ -175,7 +175,7 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 		}
 		switch f.name {
 		case "acme":
-			f.handler = acme
+			f.handler, err = i.revealed(acme)
 		case "admin":
 			var api *admin.API
 			if api, err = i.newAPI(deliveries, syncs, fronts.measures.admin, log); err == nil {
@@ -183,7 +183,7 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 			}
 		case "mdm":
 			f.tls.ClientAuth = tls.RequestClientCert // verified by the handler, so that a refusal names the device
-			f.handler, err = i.mdmHandler(fronts.measures.deliveries, log)
+			f.handler, err = i.mdmHandler(fronts.measures.deliveries, acme.Limits, log)
 		}
 		if err != nil {
 			return err
@@ -306,7 +306,8 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 	return server.New(server.Config{
 		BaseURL: base, Directories: directories, Issuers: issuers, Shards: i.Config.Revocation.Shards,
 		Documents: delivery.Handler(i.Store, log, i.now, measures.deliveries), Metrics: measures.acme,
-		Store: i.Store, Verifier: attest.NewVerifier(), Log: log, Now: i.now,
+		Limits: i.newGate(measures.limits, log),
+		Store:  i.Store, Verifier: attest.NewVerifier(), Log: log, Now: i.now,
 	})
 }
 

@@ -161,12 +161,12 @@ func TestSlowClientsAreCut(t *testing.T) {
 	const soon = 300 * time.Millisecond
 	for _, c := range []struct {
 		name, sent string
-		limit      func(*limits) *time.Duration // the one that is short: all others last a minute
+		limit      func(*connectionLimits) *time.Duration // the one that is short: all others last a minute
 	}{
-		{"nothing at all", "", func(l *limits) *time.Duration { return &l.header }},
-		{"half a header", "GET /healthz HTTP/1.1\r\nHost: x\r\n", func(l *limits) *time.Duration { return &l.header }},
-		{"half a body", post + "\r\n{", func(l *limits) *time.Duration { return &l.read }},
-		{"an idle connection", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", func(l *limits) *time.Duration { return &l.idle }},
+		{"nothing at all", "", func(l *connectionLimits) *time.Duration { return &l.header }},
+		{"half a header", "GET /healthz HTTP/1.1\r\nHost: x\r\n", func(l *connectionLimits) *time.Duration { return &l.header }},
+		{"half a body", post + "\r\n{", func(l *connectionLimits) *time.Duration { return &l.read }},
+		{"an idle connection", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", func(l *connectionLimits) *time.Duration { return &l.idle }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -67,7 +67,8 @@ const (
 	MaxTries             = 8  // finalize requests with a faulty CSR, per order
 	OrderLifetime        = time.Hour
 	NonceLifetime        = time.Hour
-	IdleAccountLifetime  = time.Hour // an account that never ordered leaves after it
+	NonceKeyLead         = time.Minute // how long a nonce key exists before nonces are made under it: every server has read it by then
+	IdleAccountLifetime  = time.Hour   // an account that never ordered leaves after it
 )
 
 // Nonce is an authenticated nonce that a request spends. The zero Nonce spends none (operators).

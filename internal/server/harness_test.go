@@ -172,6 +172,7 @@ type harness struct {
 	listener  *httptest.Server
 	serving   atomic.Pointer[server.Server]
 	http      *http.Client
+	from      atomic.Pointer[string] // the address that requests come from; nil: the connection's
 	logs      *logBook
 	secrets   secrets
 	policies  sync.Map // directory to the policy that it uses, where that is not the built-in one
@@ -214,7 +215,12 @@ func bootHarness(t *testing.T, http2 bool) *harness {
 	}
 	h.makeConfig()
 	h.restart()
-	h.listener = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serving.Load().ServeHTTP(w, r) }))
+	h.listener = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if from := h.from.Load(); from != nil {
+			r.RemoteAddr = *from
+		}
+		h.serving.Load().ServeHTTP(w, r)
+	}))
 	h.listener.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	h.listener.EnableHTTP2 = http2
 	h.listener.StartTLS()

@@ -137,6 +137,7 @@ func (m *Metrics) directory(name string) directoryCounts {
 // measured counts the requests of a step that is not signed.
 func (s *Server) measured(name string, handle http.HandlerFunc) http.HandlerFunc {
 	step := s.Metrics.step(name)
+	handle = s.unsigned(handle)
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := s.Now()
 		out := &statusWriter{ResponseWriter: w, status: http.StatusOK}

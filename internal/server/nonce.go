@@ -23,9 +23,10 @@ const (
 	nonceTagged = 4 + 4 + 16
 	nonceSize   = nonceTagged + 16
 
-	nonceKeyLifetime = 24 * time.Hour  // after which a new key mints
-	nonceMaxSkew     = time.Minute     // minted in the future by another server's clock
-	nonceKeyReload   = 5 * time.Second // how often an unknown key id may cost a read
+	nonceKeyLifetime = 24 * time.Hour   // after which a new key mints
+	nonceMaxSkew     = time.Minute      // minted in the future by another server's clock
+	nonceKeyRefresh  = 20 * time.Second // how often minting reads the keys: sooner than a new one comes into use
+	nonceKeyReload   = 5 * time.Second  // how often an unknown key id may cost a read
 )
 
 var (
@@ -41,6 +42,7 @@ type nonces struct {
 	mu       sync.RWMutex
 	keys     map[uint32]issuance.NonceKey
 	newest   issuance.NonceKey
+	minting  issuance.NonceKey // that nonces are minted under
 	reloaded time.Time
 }
 
@@ -86,32 +88,36 @@ func nonceTag(key issuance.NonceKey, tagged []byte) []byte {
 	return append(tagged, mac.Sum(nil)[:nonceSize-nonceTagged]...)
 }
 
-// mintingKey is the newest key, replaced once it is a day old.
+// mintingKey is the key to mint under. Once the newest is a day old, another one is made, by whichever server
+// is first; it comes into use when every server has had time to read it.
 func (n *nonces) mintingKey(ctx context.Context, now time.Time) (issuance.NonceKey, error) {
 	n.mu.RLock()
-	key := n.newest
+	key, fresh := n.minting, now.Sub(n.reloaded).Abs() < nonceKeyRefresh
 	n.mu.RUnlock()
-	if key.Secret != nil && now.Before(key.CreatedAt.Add(nonceKeyLifetime)) {
+	if key.Secret != nil && fresh {
 		return key, nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.minting.Secret != nil && now.Sub(n.reloaded).Abs() < nonceKeyRefresh {
+		return n.minting, nil
+	}
 	if err := n.load(ctx, now); err != nil {
 		return issuance.NonceKey{}, err
 	}
-	if n.newest.Secret != nil && now.Before(n.newest.CreatedAt.Add(nonceKeyLifetime)) {
-		return n.newest, nil
+	if n.newest.Secret == nil || !now.Before(n.newest.CreatedAt.Add(nonceKeyLifetime)) {
+		secret := make([]byte, 32)
+		if _, err := io.ReadFull(n.random, secret); err != nil {
+			return issuance.NonceKey{}, err
+		}
+		if _, err := n.store.AddNonceKey(ctx, now, n.newest.ID, secret); err != nil {
+			return issuance.NonceKey{}, err
+		}
+		if err := n.load(ctx, now); err != nil {
+			return issuance.NonceKey{}, err
+		}
 	}
-	secret := make([]byte, 32)
-	if _, err := io.ReadFull(n.random, secret); err != nil {
-		return issuance.NonceKey{}, err
-	}
-	key, err := n.store.AddNonceKey(ctx, now, secret)
-	if err != nil {
-		return issuance.NonceKey{}, err
-	}
-	n.keys[key.ID], n.newest = key, key
-	return key, nil
+	return n.minting, nil
 }
 
 // key finds a key by id; an unknown id costs a read of the store at most every few seconds.
@@ -140,11 +146,11 @@ func (n *nonces) load(ctx context.Context, now time.Time) error {
 	}
 	n.reloaded = now
 	n.keys = make(map[uint32]issuance.NonceKey, len(keys))
-	n.newest = issuance.NonceKey{}
-	for _, k := range keys {
-		n.keys[k.ID] = k
-		if n.newest.Secret == nil || k.CreatedAt.After(n.newest.CreatedAt) {
-			n.newest = k
+	n.newest, n.minting = issuance.NonceKey{}, issuance.NonceKey{}
+	for _, k := range keys { // oldest first
+		n.keys[k.ID], n.newest = k, k
+		if n.minting.Secret == nil || !now.Before(k.CreatedAt.Add(issuance.NonceKeyLead)) {
+			n.minting = k
 		}
 	}
 	return nil

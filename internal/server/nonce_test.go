@@ -159,8 +159,8 @@ func TestRestartedServerMintsUnderTheSameKey(t *testing.T) {
 func TestNonceKeysAreReadOnce(t *testing.T) {
 	h := newHarness(t)
 	c := h.client(dirDefault)
-	nonce := c.nonce()
 	h.clock.Advance(time.Minute)
+	nonce := c.nonce()
 	before := h.hooked.keyReads.Load()
 	for range 10 {
 		c.get(c.kid).want(http.StatusOK)
@@ -168,6 +168,7 @@ func TestNonceKeysAreReadOnce(t *testing.T) {
 	if n := h.hooked.keyReads.Load() - before; n != 0 {
 		t.Errorf("honest requests made the server read its keys %d times", n)
 	}
+	h.clock.Advance(6 * time.Second)
 	for range 10 {
 		c.get(c.kid, withNonce("_____"+nonce[5:])).refused(http.StatusBadRequest, "badNonce", "nonce")
 	}
@@ -185,6 +186,20 @@ func TestNonceKeysAreRotatedDaily(t *testing.T) {
 	early := c.nonce()
 	if keys := h.count(`nonce_keys`); keys != 2 {
 		t.Errorf("%d nonce keys after a day, want 2", keys)
+	}
+	keyOf := func(nonce string) string {
+		raw, err := b64.DecodeString(nonce)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw[:4])
+	}
+	if keyOf(early) != keyOf(late) {
+		t.Error("a new key is in use before other servers have had time to read it")
+	}
+	h.clock.Advance(2 * time.Minute)
+	if latest := c.nonce(); keyOf(latest) == keyOf(late) {
+		t.Error("the new key never comes into use")
 	}
 	c.get(c.kid, withNonce(late)).want(http.StatusOK)
 	c.get(c.kid, withNonce(early)).want(http.StatusOK)

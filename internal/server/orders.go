@@ -20,11 +20,10 @@ import (
 // newOrder makes an order (RFC 8555, section 7.4). It looks its code up and holds nothing: a code
 // is taken only at finalize.
 func (s *Server) newOrder(ctx context.Context, r *request) (*reply, error) {
-	var in acme.NewOrder
-	if problem := acme.DecodeStrict(r.payload, &in); problem != nil {
-		return nil, problem
+	identifier, err := parseOrder(r)
+	if over := s.admitOrder(ctx, r, identifier, err); over != nil {
+		return nil, over
 	}
-	identifier, err := s.orderIdentifier(r.dir, in.Identifiers)
 	if err != nil {
 		return nil, err
 	}
@@ -49,12 +48,24 @@ func (s *Server) newOrder(ctx context.Context, r *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	if identifier.Kind == policy.ByCode {
+		s.Limits.Vouch(string(r.account.ID))
+	}
 	return &reply{status: http.StatusCreated, location: s.url(r.dir, "order", string(order.ID)), body: s.wireOrder(r.dir, order)}, nil
+}
+
+// parseOrder reads what an order names.
+func parseOrder(r *request) (issuance.Identifier, error) {
+	var in acme.NewOrder
+	if problem := acme.DecodeStrict(r.payload, &in); problem != nil {
+		return issuance.Identifier{}, problem
+	}
+	return orderIdentifier(r.dir, in.Identifiers)
 }
 
 // orderIdentifier checks the one identifier of an order: its type, the draft's grammar, and whether
 // any format could prove it.
-func (s *Server) orderIdentifier(dir *Directory, ids []acme.Identifier) (issuance.Identifier, error) {
+func orderIdentifier(dir *Directory, ids []acme.Identifier) (issuance.Identifier, error) {
 	if len(ids) != 1 {
 		return issuance.Identifier{}, acme.NewProblem(acme.Malformed, "identifier-count",
 			fmt.Sprintf("an order names exactly one identifier, this one %d", len(ids)))
@@ -164,6 +175,9 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 	} else if err := s.weigh(r, order, in, response, &answer); err != nil {
 		return nil, err
 	}
+	if over := s.admitEvidence(r, order, answer); over != nil {
+		return nil, over
+	}
 	answer.Evidence.Token = order.Challenge.Token
 	order, err = s.Store.AnswerChallenge(ctx, r.call, answer)
 	if err != nil {
@@ -171,6 +185,9 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 	}
 	if answer.Refusal != nil {
 		return nil, &recordedRefusal{err: answer.Refusal, device: deviceName(answer.Evidence.Facts)}
+	}
+	if answer.Evidence.Facts != nil {
+		s.Limits.Vouch(string(r.account.ID))
 	}
 	return s.challengeReply(r, order), nil
 }

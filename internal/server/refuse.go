@@ -11,6 +11,7 @@ import (
 
 	"assay/acme"
 	"assay/internal/issuance"
+	"assay/internal/limits"
 	"assay/policy"
 )
 
@@ -22,6 +23,10 @@ func (s *Server) refuse(ctx context.Context, dir *Directory, hr *http.Request, r
 		return s.internal(ctx, err)
 	}
 	s.Metrics.refused(dir.Name, problem)
+	if _, over := errors.AsType[*limits.Refused](err); over { // a flood writes nothing, and the gate logs what it refuses
+		s.strangers.count(problem.Check)
+		return problem
+	}
 	known := false
 	recorded, isRecorded := errors.AsType[*recordedRefusal](err)
 	switch {
@@ -116,7 +121,14 @@ func problemOf(err error) (p *acme.Problem, internal bool) {
 		return acme.NewProblem(acme.RejectedIdentifier, "code-usable", "this identifier is not accepted"), false
 	}
 	if _, ok := errors.AsType[*issuance.TooManyOrdersError](err); ok {
-		return acme.NewProblem(acme.RateLimited, "live-orders", "too many orders in progress name this identifier"), false
+		p := acme.NewProblem(acme.RateLimited, "live-orders", "too many orders in progress name this identifier")
+		p.RetryAfter = issuance.OrderLifetime // then all of them are over
+		return p, false
+	}
+	if over, ok := errors.AsType[*limits.Refused](err); ok {
+		p := acme.NewProblem(acme.RateLimited, over.Check, over.Error())
+		p.RetryAfter = over.RetryAfter
+		return p, false
 	}
 	switch {
 	case errors.Is(err, issuance.ErrNonceUsed):
@@ -163,14 +175,21 @@ func (c *strangers) overdone(id issuance.AccountID) bool {
 	return c.byAccount[id] > maxRefusalsPerAccount
 }
 
-// sample counts a refusal and reports whether to log it.
-func (c *strangers) sample(check string, now time.Time) bool {
+// count counts a refusal.
+func (c *strangers) count(check string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byCheck == nil {
 		c.byCheck = map[string]int{}
 	}
 	c.byCheck[check]++
+}
+
+// sample counts a refusal and reports whether to log it.
+func (c *strangers) sample(check string, now time.Time) bool {
+	c.count(check)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if now.Sub(c.logged).Abs() < time.Second {
 		return false
 	}

@@ -8,6 +8,7 @@ import (
 
 	"assay/acme"
 	"assay/internal/issuance"
+	"assay/internal/limits"
 )
 
 // writeReply writes a success and returns the status that was sent. Every one carries a fresh nonce: Apple's client ends without it.
@@ -42,6 +43,9 @@ func (s *Server) writeProblem(ctx context.Context, w http.ResponseWriter, dir *D
 	}
 	if p.Location != "" {
 		w.Header().Set("Location", p.Location)
+	}
+	if p.RetryAfter > 0 {
+		limits.SetRetryAfter(w.Header(), p.RetryAfter)
 	}
 	body, err := json.Marshal(p)
 	if err != nil {

@@ -39,6 +39,7 @@ type request struct {
 	payload []byte           // empty: POST-as-GET
 	id      string           // the {id} of the path
 	query   func(string) string
+	client  context.Context // ends when the client leaves: waiting ends with it, work that was begun does not
 
 	// What the request turned out to be about, for the log and audit of a refusal.
 	order       issuance.Order
@@ -60,8 +61,8 @@ type reply struct {
 	rawType  string
 }
 
-// signed wraps a handler with everything that comes before it: limits, JWS, nonce, account. The
-// order of checks is nonce authenticity and age, signature, then consumption in the handler's own
+// signed wraps a handler with everything that comes before it: sizes, rate limits, JWS, nonce, account.
+// The order of checks is nonce authenticity and age, signature, then consumption in the handler's own
 // transaction, so unsigned traffic writes nothing.
 func (s *Server) signed(name string, by signer, handle func(context.Context, *request) (*reply, error)) http.Handler {
 	step := s.Metrics.step(name)
@@ -78,7 +79,7 @@ func (s *Server) signed(name string, by signer, handle func(context.Context, *re
 		var r *request
 		var out *reply
 		err := guarded(func() (err error) {
-			if r, err = s.authenticate(ctx, w, hr, dir, by); err == nil {
+			if r, err = s.authenticate(ctx, w, hr, dir, name, by); err == nil {
 				out, err = handle(ctx, r)
 			}
 			return err
@@ -101,9 +102,30 @@ func guarded(answer func() error) (err error) {
 	return answer()
 }
 
-// authenticate reads, parses and verifies a signed request. On error the request is nil unless its
+// authenticate reads, parses, admits and verifies a signed request. On error the request is nil unless its
 // signature holds.
-func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *http.Request, dir *Directory, by signer) (*request, error) {
+func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *http.Request, dir *Directory, name string, by signer) (*request, error) {
+	message, err := receive(w, hr)
+	later := err == nil && s.admittedLater(dir, name, message)
+	if !later {
+		if over := s.Limits.Pass(hr.Context(), strangersCharge(name, hr.RemoteAddr)); over != nil {
+			return nil, over
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.verify(ctx, hr, dir, by, message)
+	if later {
+		if over := s.admitVerified(hr, name, r, err); over != nil {
+			return nil, over
+		}
+	}
+	return r, err
+}
+
+// receive reads and parses a signed request.
+func receive(w http.ResponseWriter, hr *http.Request) (*acme.Message, error) {
 	if hr.Header.Get("Content-Type") != "application/jose+json" {
 		p := acme.NewProblem(acme.Malformed, "content-type", "the content type must be application/jose+json (RFC 8555, section 6.2)")
 		p.Status = http.StatusUnsupportedMediaType
@@ -121,6 +143,12 @@ func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *ht
 	if problem != nil {
 		return nil, problem
 	}
+	return message, nil
+}
+
+// verify checks the URL, the nonce and the signature of a parsed request. On error the request is nil unless
+// its signature holds.
+func (s *Server) verify(ctx context.Context, hr *http.Request, dir *Directory, by signer, message *acme.Message) (*request, error) {
 	if message.Header.URL != s.BaseURL+hr.URL.RequestURI() {
 		return nil, acme.NewProblem(acme.Unauthorized, "jws-url", "the signed url is not the requested one (RFC 8555, section 6.4)")
 	}
@@ -131,7 +159,7 @@ func (s *Server) authenticate(ctx context.Context, w http.ResponseWriter, hr *ht
 	} else if err != nil {
 		return nil, err
 	}
-	r := &request{dir: dir, id: hr.PathValue("id"), query: hr.URL.Query().Get,
+	r := &request{dir: dir, id: hr.PathValue("id"), query: hr.URL.Query().Get, client: hr.Context(),
 		call: issuance.Call{Now: now, Nonce: nonce, From: hr.RemoteAddr}}
 	if err := s.findKey(ctx, r, message.Header, by); err != nil {
 		return nil, err

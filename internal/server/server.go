@@ -24,6 +24,7 @@ import (
 	"assay/attest"
 	"assay/internal/ca"
 	"assay/internal/issuance"
+	"assay/internal/limits"
 	"assay/policy"
 )
 
@@ -43,6 +44,9 @@ type Config struct {
 	Opinion func(context.Context, policy.Input) *policy.Opinion
 	// Documents serves credential documents under /credential/; nil serves none.
 	Documents http.Handler
+
+	// Limits says how much clients may ask; default: as much as they like.
+	Limits *limits.Gate
 
 	Store    Store
 	Verifier *attest.Verifier
@@ -133,6 +137,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
+	if cfg.Limits == nil {
+		cfg.Limits = limits.New(limits.Options{Now: cfg.Now})
+	}
 	s := &Server{Config: cfg, nonces: nonces{store: cfg.Store, random: cfg.Random}, counts: map[string]directoryCounts{}}
 	for name := range cfg.Directories {
 		s.counts[name] = cfg.Metrics.directory(name)
@@ -156,11 +163,11 @@ func (s *Server) routes() http.Handler {
 		by     signer
 		handle func(context.Context, *request) (*reply, error)
 	}{
-		{"new-account", "new-account", byKey, s.newAccount},
+		{stepNewAccount, stepNewAccount, byKey, s.newAccount},
 		{"account/{id}", "account", byAccount, s.account},
 		{"account/{id}/orders", "orders", byAccount, s.orders},
 		{"key-change", "key-change", byAccount, s.keyChange},
-		{"new-order", "new-order", byAccount, s.newOrder},
+		{stepNewOrder, stepNewOrder, byAccount, s.newOrder},
 		{"order/{id}", "order", byAccount, s.order},
 		{"authorization/{id}", "authorization", byAccount, s.authorization},
 		{"challenge/{id}", "challenge", byAccount, s.challenge},
@@ -169,14 +176,14 @@ func (s *Server) routes() http.Handler {
 		{"revoke-cert", "revoke-cert", byEither, s.revokeCert},
 	} {
 		mux.Handle("POST /acme/{dir}/"+route.path, s.signed(route.step, route.by, route.handle))
-		mux.HandleFunc("/acme/{dir}/"+route.path, s.methodNotAllowed)
+		mux.HandleFunc("/acme/{dir}/"+route.path, s.unsigned(s.methodNotAllowed))
 	}
 
 	mux.HandleFunc("GET /crl/{issuer}/{shard}", s.measured("crl", s.crl))
 	mux.HandleFunc("GET /issuer/{issuer}", s.measured("issuer", s.issuerCertificate))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	if s.Documents != nil {
-		mux.Handle("GET /credential/{secret}", s.Documents)
+		mux.Handle("GET /credential/{secret}", s.Limits.Guard(limits.Reads, func(r *http.Request) string { return r.RemoteAddr }, s.Documents))
 	}
 	return mux
 }

@@ -22,9 +22,9 @@ type Store interface {
 // Nonces keeps nonce keys and spent nonces.
 type Nonces interface {
 	NonceKeys(ctx context.Context) ([]issuance.NonceKey, error)
-	// AddNonceKey stores a new key with the next free id and returns it; keys that no live nonce can
-	// name any more leave.
-	AddNonceKey(ctx context.Context, now time.Time, secret []byte) (issuance.NonceKey, error)
+	// AddNonceKey stores a new key behind the newest one that the caller knows (0 for none) and returns
+	// it, or the newest one if another server was first; keys that no live nonce can name any more leave.
+	AddNonceKey(ctx context.Context, now time.Time, newest uint32, secret []byte) (issuance.NonceKey, error)
 	// SpendNonce spends the nonce of a request that changes nothing. Committed, but not fsynced,
 	// when it returns.
 	SpendNonce(ctx context.Context, nonce issuance.Nonce) error
@@ -59,6 +59,8 @@ type Orders interface {
 	OrdersOf(ctx context.Context, account issuance.AccountID, after issuance.OrderID, limit int) ([]issuance.OrderID, error)
 	// Code returns the code of an order.
 	Code(ctx context.Context, id issuance.CodeID) (issuance.Code, error)
+	// CodeByValue returns a directory's code, in whatever status, by its value.
+	CodeByValue(ctx context.Context, directory, value string) (issuance.Code, error)
 	AnswerChallenge(ctx context.Context, call issuance.Call, a issuance.Answer) (issuance.Order, error)
 	DeactivateAuthorization(ctx context.Context, call issuance.Call, account issuance.AccountID, order issuance.OrderID) (issuance.Order, error)
 	// Evidence returns the evidence that answered an order's challenge.

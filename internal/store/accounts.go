@@ -47,7 +47,7 @@ func (s *Store) RegisterAccount(ctx context.Context, call issuance.Call, a issua
 		return issuance.Account{}, false, fmt.Errorf("register account: %w", err)
 	}
 	_, changes, _ := s.accounts.get("")
-	err = s.change(ctx, call, "register account", func(t *tx) error {
+	err = s.step(ctx, call, "register account", func(t *tx) error {
 		id, err := newID[issuance.AccountID](s.random, call.Now)
 		if err != nil {
 			return err
@@ -162,7 +162,7 @@ func (s *Store) DeactivateAccount(ctx context.Context, call issuance.Call, id is
 		if err != nil {
 			return err
 		}
-		_, err = t.exec(`UPDATE orders SET status = 'invalid', refusal = ?1,
+		err = t.write(`UPDATE orders SET status = 'invalid', refusal = ?1,
 				authz = CASE WHEN authz = 'valid' THEN 'deactivated' ELSE 'invalid' END,
 				challenge_refusal = CASE WHEN challenge = 'pending' THEN ?1 ELSE challenge_refusal END,
 				challenge = CASE WHEN challenge = 'pending' THEN 'invalid' ELSE challenge END

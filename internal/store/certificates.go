@@ -35,7 +35,7 @@ func scanCertificate(row scanner) (issuance.Certificate, error) {
 }
 
 func insertCertificate(t *tx, c *issuance.Certificate) error {
-	_, err := t.exec(`INSERT INTO certificates (id, serial, status, directory, issuer, profile, profile_version, crl_shard,
+	err := t.write(`INSERT INTO certificates (id, serial, status, directory, issuer, profile, profile_version, crl_shard,
 			account, order_id, code, device, decision, evidence, device_serial, device_udid, expected_serial, expected_udid,
 			attestation_root, spki_sha256, not_before, not_after, reserved_at)
 		VALUES (?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -77,13 +77,13 @@ func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id i
 	if err != nil {
 		return issuance.Certificate{}, fmt.Errorf("%s: %w", what, err)
 	}
-	kind := changeRelaxed
+	kind := changeRelaxed | changeByRow
 	if of.credential != "" {
 		kind = changeDurable
 	}
 	var collected issuance.Certificate
 	err = s.transaction(ctx, kind, call, what, func(t *tx) error {
-		c, err := scanCertificate(t.row(certificateByID, string(id)))
+		c, err := scanCertificate(t.locked(certificateByID, string(id)))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return keep(err)
 		}
@@ -146,7 +146,7 @@ func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r iss
 
 // recordRevocation marks the CRL of a certificate that was just revoked stale, and adds the audit row.
 func (s *Store) recordRevocation(t *tx, call issuance.Call, c *issuance.Certificate, r issuance.Revocation) error {
-	_, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
+	err := t.write(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
 		VALUES (?, ?, 0, ?, 0, 0, 1, 1) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = crls.revision + 1`,
 		string(c.Issuer), c.CRLShard, []byte{})
 	if err != nil {

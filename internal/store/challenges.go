@@ -36,7 +36,7 @@ func (s *Store) AnswerChallenge(ctx context.Context, call issuance.Call, a issua
 	if a.Refusal != nil {
 		status, part, validated = issuance.OrderInvalid, "invalid", 0
 	}
-	err = s.change(ctx, call, what, func(t *tx) error {
+	err = s.step(ctx, call, what, func(t *tx) error {
 		o, err = s.scanOrder(t.updated(orderByID, string(a.Order), `UPDATE orders SET status = ?1, authz = ?2, challenge = ?2, validated_at = ?3,
 				challenge_refusal = ?4, refusal = ?4, evidence = ?5
 			WHERE id = ?6 AND account = ?7 AND status = 'pending' AND challenge = 'pending' AND expires_at > ?8`,
@@ -85,7 +85,7 @@ func insertEvidence(t *tx, e *issuance.Evidence, facts any) error {
 	if e.Failed != "" {
 		outcome = string(policy.Refuse)
 	}
-	_, err := t.exec(`INSERT INTO evidence (id, order_id, received_at, kind, format, object, device_error, token, key_auth,
+	err := t.write(`INSERT INTO evidence (id, order_id, received_at, kind, format, object, device_error, token, key_auth,
 			facts, facts_schema, failed, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(e.ID), string(e.Order), stamp(e.ReceivedAt), string(e.Kind), e.Format, e.Object, e.DeviceError, e.Token,
 		e.KeyAuth, facts, e.FactsSchema, e.Failed, outcome)

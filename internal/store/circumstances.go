@@ -69,8 +69,16 @@ func (t *tx) bars(row, serial, udid string) (bool, error) {
 	return err == nil, err
 }
 
-// maxRefusals is how many refusals are counted of each kind: more make no difference.
-const maxRefusals = 1000
+// contestDevices makes sure that nobody bars or describes a device differently, whatever it is named by, until
+// the transaction ends.
+func (t *tx) contestDevices(row, serial, udid string) error {
+	return t.contest(`UPDATE devices SET revision = revision WHERE id = ?1 OR serial = ?2 AND serial <> '' OR udid_key = ?3 AND udid_key <> ''`,
+		row, serial, udidKey(udid))
+}
+
+// maxRefusals is how many refusals are counted of each kind: more make no difference. It stands in the
+// statement, because SQLite compiles one whose LIMIT is a parameter anew each time.
+const maxRefusals = "1000"
 
 // history reads the credential of the code and what happened before, in one statement: each part has
 // its index, and a device has few rows of each. A certificate counts for the key whatever device it went to;
@@ -85,12 +93,12 @@ func (s *Store) history(ctx context.Context, now time.Time, subject issuance.Sub
 			(SELECT coalesce(max(issued_at), 0) FROM certificates WHERE device = ?1),
 			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL),
 			(SELECT count(*) FROM certificates WHERE spki_sha256 = ?3 AND der IS NOT NULL AND (device IS NULL OR device IS DISTINCT FROM ?1)),
-			(SELECT count(*) FROM (SELECT 1 FROM audit WHERE code = ?4 AND id >= ?5 AND outcome = 'refused' AND order_id IS NOT NULL LIMIT ?7) AS r)
-				+ (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE device = ?1 AND id >= ?6 AND outcome <> 'issue' AND code IS DISTINCT FROM ?4 LIMIT ?7) AS k)
+			(SELECT count(*) FROM (SELECT 1 FROM audit WHERE code = ?4 AND id >= ?5 AND outcome = 'refused' AND order_id IS NOT NULL LIMIT `+maxRefusals+`) AS r)
+				+ (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE device = ?1 AND id >= ?6 AND outcome <> 'issue' AND code IS DISTINCT FROM ?4 LIMIT `+maxRefusals+`) AS k)
 		FROM (SELECT 1) AS one LEFT JOIN documents ON documents.code = ?4
 			LEFT JOIN device_credentials AS credential ON credential.id = documents.credential`,
 		null(device), stamp(now), subject.SPKISHA256, null(subject.Code),
-		issuance.FirstID[issuance.AuditID](since), issuance.FirstID[issuance.DecisionID](since), maxRefusals).
+		issuance.FirstID[issuance.AuditID](since), issuance.FirstID[issuance.DecisionID](since)).
 		Scan(&c.Credential, &c.Template, &c.History.DeviceCertificates, &c.History.DeviceValid, &last,
 			&c.History.KeyCertificates, &c.History.KeyOtherDevices, &c.History.Refusals)
 	c.History.DeviceLastIssued = timeOf(last)

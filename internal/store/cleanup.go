@@ -12,6 +12,10 @@ import (
 // decision stay as ApplyRetention has it, and what the audit trail says of it for ever.
 const orderRetention = 24 * time.Hour
 
+// codeRetention is how long a code that was never used is kept after it expired. What the audit trail says of it
+// stays.
+const codeRetention = 90 * 24 * time.Hour
+
 // nonceRetention is how long a spent nonce is kept after it expired. A request's nonce is
 // authenticated when the request arrives, and spent by its transaction, which may wait for as long as
 // requests are worked on (seconds): within that time a nonce that expired can still be presented.
@@ -24,6 +28,7 @@ const cleanBatch = 200
 type Cleaned struct {
 	Nonces    int64 // spent, and expired long enough ago
 	Documents int64 // erased because their code expired
+	Codes     int64 // never used, and expired long ago
 	Orders    int64 // expired long ago, without a certificate
 	Accounts  int64 // old and without an order
 	Keys      int64 // idempotency keys, older than issuance.OnceLifetime
@@ -48,6 +53,7 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 				(SELECT id FROM documents WHERE sealed IS NOT NULL AND expires_at <= ? LIMIT ?)`, stamp(now), cleanBatch)
 		}},
 		{"expired orders", &c.Orders, func(t *tx) (int64, error) { return t.deleteOrders(now.Add(-orderRetention)) }},
+		{"unused codes", &c.Codes, func(t *tx) (int64, error) { return t.deleteCodes(now.Add(-codeRetention)) }},
 		{"idle accounts", &c.Accounts, func(t *tx) (int64, error) {
 			return t.exec(`DELETE FROM accounts WHERE id IN
 				(SELECT id FROM accounts WHERE orders = 0 AND created_at < ? LIMIT ?)`,
@@ -75,6 +81,30 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) (Cleaned, error) {
 	return c, nil
 }
 
+// deleteCodes deletes codes that expired before the time and were never used, with their documents: but for one
+// whose order reserved a serial, and for the last one of a device's credential.
+func (t *tx) deleteCodes(expiredBefore time.Time) (int64, error) {
+	var codes []string
+	err := t.rows(func(row scanner) error {
+		var id string
+		err := row.Scan(&id)
+		codes = append(codes, id)
+		return err
+	}, `SELECT id FROM codes WHERE (status = 'unused' OR status = 'revoked') AND expires_at < ?
+			AND NOT EXISTS (SELECT 1 FROM orders WHERE orders.code = codes.id)
+			AND NOT EXISTS (SELECT 1 FROM device_credentials WHERE device_credentials.code = codes.id)
+		LIMIT ?`, stamp(expiredBefore), cleanBatch)
+	for _, id := range codes {
+		if err == nil {
+			err = t.write(`DELETE FROM documents WHERE code = ?`, id)
+		}
+		if err == nil {
+			err = t.write(`DELETE FROM codes WHERE id = ?`, id)
+		}
+	}
+	return int64(len(codes)), err
+}
+
 // deleteOrders deletes orders that expired before the time and never claimed a serial. Evidence that nobody
 // asked for a decision on was refused by that.
 func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
@@ -96,7 +126,7 @@ func (t *tx) deleteOrders(expiredBefore time.Time) (int64, error) {
 			{`UPDATE evidence SET outcome = 'refuse' WHERE id = ? AND outcome = ''`, o.evidence},
 			{`UPDATE accounts SET orders = orders - 1 WHERE id = ?`, o.account},
 		} {
-			if _, err := t.exec(statement.text, statement.id); err != nil {
+			if err := t.write(statement.text, statement.id); err != nil {
 				return 0, err
 			}
 		}

@@ -144,7 +144,7 @@ func (s *Store) insertCode(t *tx, call issuance.Call, m *issuance.Mint, c *issua
 		}
 	}
 	hash := sha256.Sum256([]byte(m.Value))
-	_, err = t.exec(`INSERT INTO codes (id, directory, value_sha256, status, device, serial, udid, labels, allow_unattested,
+	err = t.write(`INSERT INTO codes (id, directory, value_sha256, status, device, serial, udid, labels, allow_unattested,
 			minted, created_at, expires_at) VALUES (?, ?, ?, 'unused', ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(c.ID), c.Directory, hash[:], null(c.Device), c.Serial, c.UDID, labels, flag(c.AllowUnattested),
 		string(minted), stamp(c.CreatedAt), stamp(c.ExpiresAt))
@@ -216,7 +216,7 @@ func (s *Store) RevokeCode(ctx context.Context, call issuance.Call, id issuance.
 			return err
 		}
 		// Whoever revoked it did not want the device to get another one by itself.
-		if _, err := t.exec(`UPDATE device_credentials SET due_at = 0 WHERE code = ?`, string(id)); err != nil {
+		if err := t.write(`UPDATE device_credentials SET due_at = 0 WHERE code = ?`, string(id)); err != nil {
 			return err
 		}
 		return s.endRevokedCode(t, call, &c)

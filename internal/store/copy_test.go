@@ -48,7 +48,7 @@ func filled(t *testing.T, location string) string {
 		_, value := b.Mint(storetest.WithDocument(fmt.Sprint("path", n)), func(m *issuance.Mint) { m.Labels = map[string]string{"owner": "Zoë 🙂\n\t\\N \"x\""} })
 		b.Ready(value)
 	}
-	if _, err := s.AddNonceKey(t.Context(), b.Now, make([]byte, 32)); err != nil {
+	if _, err := s.AddNonceKey(t.Context(), b.Now, 1, make([]byte, 32)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.SpendNonce(t.Context(), b.Call().Nonce); err != nil {

@@ -25,7 +25,8 @@ func (s *Store) CRL(ctx context.Context, issuer issuance.IssuerID, shard int) (i
 
 // RevokedSerials lists what the next CRL of an issuer and shard must name: every revoked
 // certificate that had not expired when the stored CRL was made, so that each appears on one CRL
-// after its expiry (RFC 5280, section 3.3).
+// after its expiry (RFC 5280, section 3.3). A stored CRL that is ahead of now was made by a wrong clock and
+// says nothing of when: certificates that are valid still would be left out.
 func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, shard int, now time.Time) ([]issuance.RevokedSerial, error) {
 	var revoked []issuance.RevokedSerial
 	err := s.reads.rows(ctx, func(row scanner) error {
@@ -36,8 +37,8 @@ func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, sh
 		revoked = append(revoked, r)
 		return err
 	}, `SELECT serial, revoked_at, revoked_reason FROM certificates WHERE status = 'revoked' AND issuer = ?1 AND crl_shard = ?2
-		AND not_after > coalesce((SELECT this_update FROM crls WHERE issuer = ?1 AND shard = ?2 AND number > 0), ?3) ORDER BY not_after, id`,
-		string(issuer), shard, stamp(now.Add(-24*time.Hour)))
+		AND not_after > coalesce((SELECT this_update FROM crls WHERE issuer = ?1 AND shard = ?2 AND number > 0 AND this_update <= ?4), ?3) ORDER BY not_after, id`,
+		string(issuer), shard, stamp(now.Add(-24*time.Hour)), stamp(now))
 	if err != nil {
 		return nil, fmt.Errorf("list revoked certificates: %w", err)
 	}

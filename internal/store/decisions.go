@@ -38,7 +38,7 @@ func (s *Store) prepareDecision(d issuance.Decision, now time.Time) (decisionRow
 
 // insert stores the decision as one on an order, which says of what directory, code and evidence it was.
 func (d *decisionRow) insert(t *tx, o *issuance.Order) error {
-	_, err := t.exec(`INSERT INTO decisions (id, order_id, directory, code, evidence, device, hold, time, schema, policy, outcome, decision, input)
+	err := t.write(`INSERT INTO decisions (id, order_id, directory, code, evidence, device, hold, time, schema, policy, outcome, decision, input)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(d.ID), string(o.ID), o.Directory, null(o.Code), null(o.Evidence), null(d.Device), null(d.Hold), stamp(d.Time), d.Schema,
 		null(d.Decision.Decision.Policy.SHA256), string(d.Decision.Decision.Outcome), d.decision, d.input)

@@ -17,7 +17,7 @@ func (s *Store) insertDocument(t *tx, d *issuance.Document, c *issuance.Code, re
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`INSERT INTO documents (id, code, path_sha256, sealed, sha256, created_at, expires_at, credential, revision,
+	err = t.write(`INSERT INTO documents (id, code, path_sha256, sealed, sha256, created_at, expires_at, credential, revision,
 			mdm, fetch_lifetime) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(d.ID), string(c.ID), d.PathHash[:], sealed, d.SHA256, stamp(c.CreatedAt), stamp(c.ExpiresAt), null(d.Credential), revision,
 		flag(d.MDM), d.FetchLifetime.Microseconds())
@@ -29,7 +29,7 @@ func (s *Store) insertDocument(t *tx, d *issuance.Document, c *issuance.Code, re
 
 // eraseDocument forgets the body of a code's document: the code in it is dead.
 func (t *tx) eraseDocument(code string) error {
-	if _, err := t.exec(`UPDATE documents SET sealed = NULL WHERE code = ?`, code); err != nil {
+	if err := t.write(`UPDATE documents SET sealed = NULL WHERE code = ?`, code); err != nil {
 		return fmt.Errorf("erase document: %w", err)
 	}
 	return nil
@@ -188,7 +188,7 @@ func (s *Store) RefuseFetch(ctx context.Context, call issuance.Call, id issuance
 		if d.refused > before && d.refused <= stamp(call.Now) { // a later one is of a clock that was ahead
 			return nil
 		}
-		if _, err := t.exec(`UPDATE documents SET refused_at = ?, refused_check = ? WHERE id = ?`, stamp(call.Now), check, string(id)); err != nil {
+		if err := t.write(`UPDATE documents SET refused_at = ?, refused_check = ? WHERE id = ?`, stamp(call.Now), check, string(id)); err != nil {
 			return err
 		}
 		row := d.row()

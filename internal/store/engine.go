@@ -58,6 +58,12 @@ type session interface {
 	write(query string, args ...any) error
 	// row runs a query (a write with RETURNING, too) for at most one row.
 	row(query string, args ...any) scanner
+	// locked is row, of which nobody changes what it reads until the transaction ends.
+	locked(query string, args ...any) scanner
+	// contest is for rows that this change rests on without changing them. It runs a write that leaves them
+	// as they are, so that a change which began before and changes them begins again, or this one waits for
+	// it. Where there is one writer there is nothing to do.
+	contest(query string, args ...any) error
 	// updated runs a conditional update of one row and reads the row back by its id; there is none if the
 	// condition did not hold.
 	updated(read, id, update string, args ...any) scanner
@@ -71,15 +77,21 @@ type tx struct {
 	audited []event // audit rows that it wrote: counted once they are committed
 }
 
-// changeKind says how a change is committed.
-type changeKind int
+// changeKind says how a change is committed: a set of the following.
+type changeKind uint8
 
 const (
-	changeDurable changeKind = iota // on disk before it is answered
-	changeRelaxed                   // survives a killed process, not a power failure
-	changeEnding                    // durable, and never refused for lack of a place: it ends what another change began
-	changeOffline                   // durable, with all the time that it needs: nobody uses the database yet
+	changeDurable changeKind = 0               // on disk before it is answered
+	changeRelaxed changeKind = 1 << (iota - 1) // survives a killed process, not a power failure
+	changeEnding                               // never refused for lack of a place: it ends what another change began
+	// changeByRow leaves each statement to see what others committed since the one before, where changes
+	// run side by side: right for one whose every condition stands in its writes, or about rows that it
+	// locked. Else a change sees one state of the database, and is undone if that mattered.
+	changeByRow
+	changeOffline // gets all the time that it needs: nobody uses the database yet
 )
+
+func (k changeKind) is(what changeKind) bool { return k&what != 0 }
 
 // kept is an error to return although the change is committed: a refusal, with its spent nonce and
 // its audit row.
@@ -122,15 +134,25 @@ func (s *Store) change(ctx context.Context, call issuance.Call, what string, fn 
 	return s.transaction(ctx, changeDurable, call, what, fn)
 }
 
-// end is change for what ends a claim: it waits for a place in a full queue.
+// step is change for what devices do all the time, many at once: its conditions stand in its writes.
+func (s *Store) step(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
+	return s.transaction(ctx, changeByRow, call, what, fn)
+}
+
+// end is step for what ends a claim: it waits for a place in a full queue.
 func (s *Store) end(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
-	return s.transaction(ctx, changeEnding, call, what, fn)
+	return s.transaction(ctx, changeEnding|changeByRow, call, what, fn)
 }
 
 // note is change without waiting for fsync: what it writes survives a killed process, not a power
 // failure.
 func (s *Store) note(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
 	return s.transaction(ctx, changeRelaxed, call, what, fn)
+}
+
+// noteStep is step without waiting for fsync.
+func (s *Store) noteStep(ctx context.Context, call issuance.Call, what string, fn func(*tx) error) error {
+	return s.transaction(ctx, changeRelaxed|changeByRow, call, what, fn)
 }
 
 func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.Call, what string, fn func(*tx) error) error {

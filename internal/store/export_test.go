@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // Statements returns the text of every statement that the store has prepared so far.
@@ -27,9 +29,27 @@ func (s *Store) Statements() []string {
 	return texts
 }
 
+// Retries is how often something was tried again because of another transaction, or a lost connection; 0 on
+// SQLite.
+func (s *Store) Retries() (n float64) {
+	d, ok := s.db.(*postgresDB)
+	if !ok {
+		return 0
+	}
+	for _, reason := range []retryReason{byConnection, byConflict, byCollision} {
+		n += testutil.ToFloat64(d.retries.WithLabelValues(string(reason)))
+	}
+	return n
+}
+
 // LastCommitWasDurable reports whether the last change was fsynced before it was answered. Only for a
 // store that nobody else uses meanwhile.
 func (s *Store) LastCommitWasDurable() bool { return !s.db.(*sqliteDB).relaxed }
+
+// NewestVersion is the newest schema version of an engine.
+func NewestVersion(engine string) (int64, error) {
+	return newestVersion(part(migrations, "migrations/"+engine))
+}
 
 // ReadPool is the pool of reading connections.
 func (s *Store) ReadPool() *sql.DB { return s.db.(*sqliteDB).sqliteReader.db }

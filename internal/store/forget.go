@@ -188,15 +188,15 @@ func (f *forgetting) run(rows found, revoke bool) error {
 		`UPDATE devices SET serial = 'forgotten ' || id, udid = '', udid_key = '', labels = '', mdm_fingerprint = '', sources = '',
 			state = 'retired', revision = revision + 1 WHERE id = ?`,
 	} {
-		if _, err := f.t.exec(statement, id); err != nil {
+		if err := f.t.write(statement, id); err != nil {
 			return err
 		}
 	}
-	if _, err := f.t.exec(`UPDATE certificates SET der = ? WHERE device = ? AND der IS NOT NULL`, []byte{}, id); err != nil {
+	if err := f.t.write(`UPDATE certificates SET der = ? WHERE device = ? AND der IS NOT NULL`, []byte{}, id); err != nil {
 		return err
 	}
 	// Conflicts of other devices, with which a list once took this one for.
-	if _, err := f.t.exec(`DELETE FROM device_conflicts WHERE said <> '' AND (said = ? OR lower(said) = ?)`, f.device.Serial, udidKey(f.device.UDID)); err != nil {
+	if err := f.t.write(`DELETE FROM device_conflicts WHERE said <> '' AND (said = ? OR lower(said) = ?)`, f.device.Serial, udidKey(f.device.UDID)); err != nil {
 		return err
 	}
 	row := audit.Row{Action: audit.DeviceForgotten, Device: id, Detail: map[string]string{
@@ -302,7 +302,7 @@ func (f *forgetting) eraseRows(rows *found) error {
 		f.done.Evidence += int(n)
 	}
 	for id := range rows.decisions {
-		if _, err := f.t.exec(`UPDATE decisions SET input = NULL WHERE id = ?`, id); err != nil {
+		if err := f.t.write(`UPDATE decisions SET input = NULL WHERE id = ?`, id); err != nil {
 			return err
 		}
 	}
@@ -338,7 +338,7 @@ func (f *forgetting) forgetOrders(rows *found) error {
 		if err != nil {
 			return err
 		}
-		if _, err := f.t.exec(`UPDATE orders SET identifier_sealed = ? WHERE id = ?`, sealed, id); err != nil {
+		if err := f.t.write(`UPDATE orders SET identifier_sealed = ? WHERE id = ?`, sealed, id); err != nil {
 			return err
 		}
 	}

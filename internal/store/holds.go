@@ -101,7 +101,7 @@ func (s *Store) hold(t *tx, call issuance.Call, o *issuance.Order, d *decisionRo
 	if lifetime <= 0 {
 		lifetime = defaultApproval
 	}
-	_, err = t.exec(`INSERT INTO holds (id, directory, subject, status, decision, device, code, credential, tries, revision, created_at, held_at, lifetime)
+	err = t.write(`INSERT INTO holds (id, directory, subject, status, decision, device, code, credential, tries, revision, created_at, held_at, lifetime)
 			VALUES (?1, ?2, ?3, 'held', ?4, ?5, ?6, ?7, 1, 1, ?8, ?8, ?9)
 		ON CONFLICT (directory, subject) WHERE status <> 'used' DO UPDATE SET
 			decision = ?4, device = ?5, code = ?6, credential = ?7, held_at = ?8, lifetime = ?9, tries = holds.tries + 1, revision = holds.revision + 1,
@@ -199,6 +199,5 @@ func (t *tx) useApproval(order issuance.OrderID, hold issuance.HoldID) error {
 
 // returnApproval gives back the approval of a claim that is undone, if it has one.
 func (t *tx) returnApproval(order issuance.OrderID) error {
-	_, err := t.exec(`UPDATE holds SET status = 'approved', order_id = NULL, revision = revision + 1 WHERE order_id = ? AND status = 'claimed'`, string(order))
-	return err
+	return t.write(`UPDATE holds SET status = 'approved', order_id = NULL, revision = revision + 1 WHERE order_id = ? AND status = 'claimed'`, string(order))
 }

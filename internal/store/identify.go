@@ -109,7 +109,7 @@ func (s *Store) insertDevice(t *tx, now time.Time, d issuance.Device) (issuance.
 		return d, err
 	}
 	d.ID, d.Revision, d.CreatedAt = id, 1, timeOf(stamp(now))
-	_, err = t.exec(`INSERT INTO devices (id, serial, udid, udid_key, labels, attested, state, sources, seen_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	err = t.write(`INSERT INTO devices (id, serial, udid, udid_key, labels, attested, state, sources, seen_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(id), d.Serial, d.UDID, udidKey(d.UDID), labels, flag(d.Attested), string(d.State), sources, stamp(d.SeenAt), stamp(now))
 	if err != nil {
 		return d, fmt.Errorf("store device: %w", err)
@@ -183,8 +183,7 @@ func (t *tx) writeDevice(d *issuance.Device) error {
 
 // seen notes when a device of which nothing else changed last got a certificate on its evidence.
 func (t *tx) seen(d *issuance.Device) error {
-	_, err := t.exec(`UPDATE devices SET seen_at = ?1 WHERE id = ?2 AND seen_at < ?1`, stamp(d.SeenAt), string(d.ID))
-	return err
+	return t.write(`UPDATE devices SET seen_at = ?1 WHERE id = ?2 AND seen_at < ?1`, stamp(d.SeenAt), string(d.ID))
 }
 
 // conflict puts something on record that contradicts the inventory: once while it is open, with an audit
@@ -199,7 +198,7 @@ func (s *Store) conflict(t *tx, call issuance.Call, c issuance.Conflict, serial 
 	if err != nil || n > 0 {
 		return err
 	}
-	_, err = t.exec(`INSERT INTO device_conflicts (id, kind, device, other, source, said, times, created_at, seen_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)`,
+	err = t.write(`INSERT INTO device_conflicts (id, kind, device, other, source, said, times, created_at, seen_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)`,
 		string(id), string(c.Kind), string(c.Device), null(c.Other), c.Source, c.Said, stamp(call.Now), stamp(call.Now))
 	if err != nil {
 		return fmt.Errorf("store conflict: %w", err)
@@ -226,7 +225,7 @@ func (t *tx) resolve(call issuance.Call, device issuance.DeviceID, kind issuance
 	}, `SELECT id FROM device_conflicts WHERE device = ? AND kind = ? AND resolved_at = 0`, string(device), string(kind))
 	for _, id := range ids {
 		if err == nil {
-			_, err = t.exec(`UPDATE device_conflicts SET resolved_at = ?, resolved_by = ? WHERE id = ?`, stamp(call.Now), call.From, id)
+			err = t.write(`UPDATE device_conflicts SET resolved_at = ?, resolved_by = ? WHERE id = ?`, stamp(call.Now), call.From, id)
 		}
 	}
 	return err

@@ -310,7 +310,7 @@ func scanSync(row scanner) (issuance.Sync, error) {
 // PutSyncState keeps how far a source was read.
 func (s *Store) PutSyncState(ctx context.Context, call issuance.Call, y issuance.Sync) error {
 	return s.change(ctx, call, "keep sync", func(t *tx) error {
-		_, err := t.exec(`INSERT INTO inventory_syncs (`+syncColumns+`) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+		err := t.write(`INSERT INTO inventory_syncs (`+syncColumns+`) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
 			ON CONFLICT (source) DO UPDATE SET cursor = ?2, began_at = ?3, finished_at = ?4, failed_at = ?5, error = ?6, devices = ?7, changed = ?8`,
 			y.Source, y.Cursor, stamp(y.BeganAt), stamp(y.FinishedAt), stamp(y.FailedAt), truncate(y.Error, maxDetail), y.Devices, y.Changed)
 		return err

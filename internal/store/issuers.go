@@ -56,11 +56,11 @@ func (s *Store) AddIssuer(ctx context.Context, call issuance.Call, i issuance.Is
 	i.CreatedAt = timeOf(stamp(call.Now))
 	err = s.change(ctx, call, what, func(t *tx) error {
 		if i.Active {
-			if _, err := t.exec(`UPDATE issuers SET active = 0 WHERE active = 1`); err != nil {
+			if err := t.write(`UPDATE issuers SET active = 0 WHERE active = 1`); err != nil {
 				return err
 			}
 		}
-		_, err := t.exec(`INSERT INTO issuers (id, name, chain, key, active, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
+		err := t.write(`INSERT INTO issuers (id, name, chain, key, active, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
 			string(i.ID), i.Name, string(chain), i.Key, flag(i.Active), stamp(i.CreatedAt))
 		if err != nil {
 			return err
@@ -83,7 +83,7 @@ func (s *Store) ActivateIssuer(ctx context.Context, call issuance.Call, id issua
 		if !known {
 			return keep(issuance.ErrNotFound)
 		}
-		if _, err := t.exec(`UPDATE issuers SET active = 0 WHERE active = 1`); err != nil {
+		if err := t.write(`UPDATE issuers SET active = 0 WHERE active = 1`); err != nil {
 			return err
 		}
 		i, err = scanIssuer(t.row(`UPDATE issuers SET active = 1 WHERE id = ? RETURNING `+issuerColumns, string(id)))

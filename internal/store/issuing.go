@@ -18,7 +18,7 @@ func (s *Store) RejectCSR(ctx context.Context, call issuance.Call, r issuance.CS
 	if err != nil {
 		return o, fmt.Errorf("reject CSR: %w", err)
 	}
-	err = s.change(ctx, call, "reject CSR", func(t *tx) error {
+	err = s.step(ctx, call, "reject CSR", func(t *tx) error {
 		o, err = s.scanOrder(t.row(`UPDATE orders SET tries = tries + 1,
 				status = CASE WHEN tries + 1 >= ?1 THEN 'invalid' ELSE status END, refusal = CASE WHEN tries + 1 >= ?1 THEN ?2 ELSE refusal END
 			WHERE id = ?3 AND account = ?4 AND status = 'ready' AND expires_at > ?5 RETURNING `+orderColumns,
@@ -46,7 +46,11 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 	if err != nil {
 		return o, fmt.Errorf("%s: %w", what, err)
 	}
-	err = s.change(ctx, call, what, func(t *tx) error {
+	kind := changeByRow
+	if decision.Decision.Decision.Outcome == policy.Hold { // which finds or makes the device's row
+		kind = changeDurable
+	}
+	err = s.transaction(ctx, kind, call, what, func(t *tx) error {
 		o, err = s.scanOrder(t.row(`UPDATE orders SET status = 'invalid', refusal = ?, decision = ?
 			WHERE id = ? AND account = ? AND status = 'ready' AND expires_at > ? RETURNING `+orderColumns,
 			why, string(decision.ID), string(r.Order), string(r.Account), stamp(call.Now)))
@@ -64,7 +68,7 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		if err := decision.insert(t, &o); err != nil {
 			return err
 		}
-		if _, err := t.exec(`UPDATE evidence SET outcome = ? WHERE id = ?`, string(decision.Decision.Decision.Outcome), string(o.Evidence)); err != nil {
+		if err := t.write(`UPDATE evidence SET outcome = ? WHERE id = ?`, string(decision.Decision.Decision.Outcome), string(o.Evidence)); err != nil {
 			return err
 		}
 		if err := t.countTry(o.Code, r.Refusal.Check); err != nil {
@@ -89,7 +93,7 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 	if err != nil {
 		return cert, fmt.Errorf("%s: %w", what, err)
 	}
-	err = s.change(ctx, call, what, func(t *tx) error {
+	err = s.step(ctx, call, what, func(t *tx) error {
 		o := issuance.Order{ID: c.Order, Account: c.Account}
 		err := notFound(t.updated(`SELECT directory, coalesce(code, ''), coalesce(evidence, '') FROM orders WHERE id = ?`, string(c.Order),
 			`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
@@ -171,7 +175,7 @@ func (s *Store) loseClaim(t *tx, call issuance.Call, o *issuance.Order, why *iss
 	if err != nil {
 		return err
 	}
-	if _, err := t.exec(`UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0, decision = NULL WHERE id = ?`, text, string(o.ID)); err != nil {
+	if err := t.write(`UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0, decision = NULL WHERE id = ?`, text, string(o.ID)); err != nil {
 		return err
 	}
 	return s.refuse(t, call, refused(orderRow(audit.IssueBegun, o), why), audit.Personal{}, lost)
@@ -187,7 +191,7 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 	}
 	err = s.end(ctx, call, "complete issue", func(t *tx) error {
 		var device, code string
-		err := notFound(t.row(`SELECT coalesce(device, ''), coalesce(code, '') FROM certificates
+		err := notFound(t.locked(`SELECT coalesce(device, ''), coalesce(code, '') FROM certificates
 			WHERE id = ? AND order_id = ? AND status = 'reserved'`, string(c.Certificate), string(c.Order)).Scan(&device, &code))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.conflictOrMissing(`SELECT 1 FROM certificates WHERE id = ? AND order_id = ?`, string(c.Certificate), string(c.Order))
@@ -196,6 +200,9 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 			return err
 		}
 		// Whoever revoked what the device has did not find this one, which was not valid yet.
+		if err := t.contestDevices(device, c.Attested.Serial, c.Attested.UDID); err != nil {
+			return err
+		}
 		if barred, err := t.bars(device, c.Attested.Serial, c.Attested.UDID); err != nil {
 			return err
 		} else if barred {

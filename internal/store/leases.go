@@ -27,7 +27,7 @@ func (s *Store) Lease(ctx context.Context, now time.Time, name, holder string, l
 // ReleaseLeases gives back all leases of a holder. Not fsynced.
 func (s *Store) ReleaseLeases(ctx context.Context, holder string) error {
 	return s.note(ctx, issuance.Call{}, "release leases", func(t *tx) error {
-		_, err := t.exec(`DELETE FROM leases WHERE holder = ?`, holder)
+		err := t.write(`DELETE FROM leases WHERE holder = ?`, holder)
 		return err
 	})
 }

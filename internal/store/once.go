@@ -49,7 +49,7 @@ func (t *tx) forgetOnce(o *issuance.Once, err error) error {
 	if _, refused := errors.AsType[*kept](err); o == nil || !refused {
 		return err
 	}
-	if _, err := t.exec(`DELETE FROM idempotency_keys WHERE key = ?`, o.Key[:]); err != nil {
+	if err := t.write(`DELETE FROM idempotency_keys WHERE key = ?`, o.Key[:]); err != nil {
 		return fmt.Errorf("forget idempotency key: %w", err)
 	}
 	return err

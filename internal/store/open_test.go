@@ -108,7 +108,7 @@ func TestOpenRefusesNewerSchema(t *testing.T) {
 func TestMigrationKeepsABackup(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "as'say.db")
 	s := openFor(t, path)
-	key, err := s.AddNonceKey(t.Context(), time.Unix(1, 0), make([]byte, 32))
+	key, err := s.AddNonceKey(t.Context(), time.Unix(1, 0), 0, make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestSecretsAreNotInTheFile(t *testing.T) {
 		t.Fatal(results, err)
 	}
 	secret := []byte("a nonce key of exactly 32 bytes!")
-	if _, err := s.AddNonceKey(t.Context(), now, secret); err != nil {
+	if _, err := s.AddNonceKey(t.Context(), now, 0, secret); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(path + "*")

@@ -62,7 +62,7 @@ func (s *Store) CreateOrder(ctx context.Context, call issuance.Call, n issuance.
 	if err != nil {
 		return issuance.Order{}, fmt.Errorf("create order: %w", err)
 	}
-	err = s.change(ctx, call, "create order", func(t *tx) error {
+	err = s.step(ctx, call, "create order", func(t *tx) error {
 		if n.Identifier.Kind == policy.ByCode {
 			if o.Code, err = s.orderableCode(t, call, n); err != nil {
 				return err
@@ -87,7 +87,7 @@ func (s *Store) insertOrder(t *tx, call issuance.Call, o issuance.Order, sealed 
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`INSERT INTO orders (id, account, directory, identifier_type, identifier_kind, identifier_sealed, code,
+	err = t.write(`INSERT INTO orders (id, account, directory, identifier_type, identifier_kind, identifier_sealed, code,
 			status, authz, token, challenge, created_at, expires_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', 'pending', ?, 'pending', ?, ?)`,
 		string(o.ID), string(o.Account), o.Directory, o.Identifier.Type, string(o.Identifier.Kind), sealed, null(o.Code),
@@ -108,7 +108,7 @@ func (s *Store) orderableCode(t *tx, call issuance.Call, n issuance.NewOrder) (i
 	hash := sha256.Sum256([]byte(n.Identifier.Value))
 	var c issuance.Code
 	var expires int64
-	err := notFound(t.row(`SELECT id, status, expires_at, tries FROM codes WHERE directory = ? AND value_sha256 = ?`,
+	err := notFound(t.locked(`SELECT id, status, expires_at, tries FROM codes WHERE directory = ? AND value_sha256 = ?`,
 		n.Directory, hash[:]).Scan(&c.ID, &c.Status, &expires, &c.Tries))
 	if errors.Is(err, issuance.ErrNotFound) {
 		return "", keep(&issuance.CodeUnusableError{})
@@ -159,7 +159,7 @@ func (s *Store) Order(ctx context.Context, id issuance.OrderID) (issuance.Order,
 
 // ReadOrder spends the call's nonce and returns an order by id. Not fsynced.
 func (s *Store) ReadOrder(ctx context.Context, call issuance.Call, id issuance.OrderID) (o issuance.Order, err error) {
-	err = s.note(ctx, call, "read order", func(t *tx) error {
+	err = s.noteStep(ctx, call, "read order", func(t *tx) error {
 		o, err = s.scanOrder(t.row(orderByID, string(id)))
 		if errors.Is(err, issuance.ErrNotFound) {
 			return keep(err)
@@ -178,7 +178,7 @@ func (s *Store) OrdersOf(ctx context.Context, account issuance.AccountID, after 
 		err := row.Scan(&id)
 		ids = append(ids, id)
 		return err
-	}, `SELECT id FROM orders WHERE account = ? AND id > ? ORDER BY id LIMIT ?`, string(account), string(after), max(0, limit))
+	}, `SELECT id FROM orders WHERE account = ? AND id > ? ORDER BY id`+pageLimit, string(account), string(after), max(0, limit))
 	if err != nil {
 		return nil, fmt.Errorf("list orders: %w", err)
 	}
@@ -223,6 +223,6 @@ func (t *tx) countTry(code issuance.CodeID, check string) error {
 	if code == "" {
 		return nil
 	}
-	_, err := t.exec(`UPDATE codes SET tries = tries + 1, last_refusal = ? WHERE id = ?`, check, string(code))
+	err := t.write(`UPDATE codes SET tries = tries + 1, last_refusal = ? WHERE id = ?`, check, string(code))
 	return err
 }

@@ -13,6 +13,8 @@ import (
 // stays open while the caller works.
 const pageLength = 200
 
+const pageLimit = " LIMIT CAST(? AS bigint)"
+
 // selection gathers the conditions of a list.
 type selection struct {
 	where []string
@@ -103,8 +105,9 @@ func (l *list[T]) read(ctx context.Context, r querier, q *selection, after []any
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}
-	// The length is an argument: statements are kept prepared by their text.
-	query += " ORDER BY " + l.key + " LIMIT ?"
+	// The length is no part of the text, by which statements are kept prepared; and no mere parameter, for which
+	// SQLite would compile them anew each time.
+	query += " ORDER BY " + l.key + pageLimit
 	rows := make([]T, 0, length)
 	err := r.rows(ctx, func(row scanner) error {
 		v, err := l.scan(row)

@@ -15,7 +15,7 @@ import (
 // Decisions name only policies that are kept.
 func (s *Store) UsePolicy(ctx context.Context, call issuance.Call, directory string, v policy.Version, text string) error {
 	return s.change(ctx, call, "use policy", func(t *tx) error {
-		_, err := t.exec(`INSERT INTO policies (sha256, name, text, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		err := t.write(`INSERT INTO policies (sha256, name, text, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			v.SHA256, v.Name, text, stamp(call.Now))
 		if err != nil {
 			return fmt.Errorf("keep policy %s: %w", v.Name, err)

@@ -39,9 +39,10 @@ const (
 // database cannot be asked what became of it.
 var ErrUnknownOutcome = errors.New("the database was lost while a change was being committed: it may have been made or not")
 
-// postgresDB is the engine over a PostgreSQL database, which any number of servers use at once. Every change
-// is a serializable transaction, so each method of the store is right by what it does alone, as it is on
-// SQLite; the database undoes what would not be, and such a change is tried again.
+// postgresDB is the engine over a PostgreSQL database, which any number of servers use at once. A change is a
+// serializable transaction, so each method of the store is right by what it does alone, as it is on SQLite; the
+// database undoes what would not be, and such a change is tried again. The steps of an enrolment (changeByRow)
+// are read-committed ones, because as serializable ones they would undo each other several times an enrolment.
 type postgresDB struct {
 	pool    *pgxpool.Pool
 	metrics *metrics
@@ -118,7 +119,7 @@ func (d *postgresDB) erased(context.Context) error { return nil }
 
 // do tries a change until it is committed, or refused for a reason of its own.
 func (d *postgresDB) do(ctx context.Context, kind changeKind, run func(*tx) error) error {
-	if d.waiting.Add(1) > queueLength && kind != changeEnding {
+	if d.waiting.Add(1) > queueLength && !kind.is(changeEnding) {
 		d.waiting.Add(-1)
 		d.metrics.rejected.Inc()
 		return issuance.ErrOverloaded
@@ -136,7 +137,7 @@ func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) err
 	defer conn.Release()
 	began := d.now()
 	limit := transactionTimeout
-	if kind == changeOffline {
+	if kind.is(changeOffline) {
 		limit = offlineTimeout
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
@@ -163,7 +164,7 @@ func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) err
 		}
 	}
 	d.note(nil)
-	d.metrics.committed(kind != changeRelaxed, d.now().Sub(began), t.audited)
+	d.metrics.committed(!kind.is(changeRelaxed), d.now().Sub(began), t.audited)
 	if k, ok := errors.AsType[*kept](err); ok {
 		err = k.err
 	}

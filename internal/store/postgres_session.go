@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // pgSession is one transaction. Statements whose outcome nobody waits for are sent together with the next one
@@ -28,9 +29,13 @@ type task func(pgx.BatchResults) error
 
 func beginPostgres(ctx context.Context, conn *pgx.Conn, kind changeKind) *pgSession {
 	p := &pgSession{ctx: ctx, conn: conn, batch: new(pgx.Batch)}
-	p.queue(ignore, `BEGIN ISOLATION LEVEL SERIALIZABLE`)
+	begin := `BEGIN ISOLATION LEVEL SERIALIZABLE`
+	if kind.is(changeByRow) {
+		begin = `BEGIN ISOLATION LEVEL READ COMMITTED`
+	}
+	p.queue(ignore, begin)
 	onDisk := "on"
-	if kind == changeRelaxed {
+	if kind.is(changeRelaxed) {
 		onDisk = "off"
 	}
 	// A scan of a whole table would conflict with every change of it; nobody needs one here. Whatever stops
@@ -108,6 +113,12 @@ func (p *pgSession) row(query string, args ...any) scanner {
 	})
 }
 
+func (p *pgSession) locked(query string, args ...any) scanner {
+	return p.row(query+" FOR UPDATE", args...)
+}
+
+func (p *pgSession) contest(query string, args ...any) error { return p.write(query, args...) }
+
 func (p *pgSession) updated(read, id, update string, args ...any) scanner {
 	return scanFunc(func(into ...any) error {
 		changed := false
@@ -171,20 +182,23 @@ func (p *pgSession) commit() error {
 	if p.err != nil {
 		return p.err
 	}
-	undone := false
+	answer := ""
 	p.queue(func(r pgx.BatchResults) error {
 		tag, err := r.Exec()
-		undone = tag.String() == "ROLLBACK"
+		answer = tag.String()
 		return err
 	}, `COMMIT`)
 	err := p.send()
-	if lost, isLost := errors.AsType[*lostConnection](err); isLost {
-		return &lostCommit{p.transaction, lost.err}
+	refused, isRefused := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case answer == "COMMIT": // whatever became of the connection then
+		return nil
+	case answer == "ROLLBACK":
+		return errors.New("the database undid a transaction without saying why")
+	case isRefused && refused.SeverityUnlocalized == "ERROR": // else the connection ended, and nobody knows when
+		return err
 	}
-	if err == nil && undone {
-		err = errors.New("the database undid a transaction without saying why")
-	}
-	return err
+	return &lostCommit{p.transaction, err}
 }
 
 // rollBack undoes the transaction, if it began.

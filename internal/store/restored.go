@@ -102,7 +102,7 @@ func restoredRow(r Restoring, e Ended) audit.Row {
 // answers under idempotency keys, which may hold codes that end now.
 func (s *Store) forgetRequests(t *tx) error {
 	for _, table := range []string{"nonce_keys", "nonces", "idempotency_keys"} {
-		if _, err := t.exec(`DELETE FROM ` + table + offline); err != nil {
+		if err := t.write(`DELETE FROM ` + table + offline); err != nil {
 			return fmt.Errorf("forget %s: %w", table, err)
 		}
 	}
@@ -112,7 +112,7 @@ func (s *Store) forgetRequests(t *tx) error {
 // raiseCRLs raises the number of every CRL, also of those that were first published since the backup.
 func (t *tx) raiseCRLs(shards int) (int64, error) {
 	for shard := range shards {
-		_, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale)
+		err := t.write(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale)
 			SELECT id, ?, 0, ?, 0, 0, 1 FROM issuers WHERE true ON CONFLICT DO NOTHING`, shard, []byte{})
 		if err != nil {
 			return 0, fmt.Errorf("raise CRL numbers: %w", err)
@@ -138,7 +138,7 @@ func (s *Store) endUnusedCodes(t *tx, call issuance.Call) (int64, error) {
 		if err := s.endCode(t, call, id); err != nil {
 			return 0, fmt.Errorf("revoke code %s: %w", id, err)
 		}
-		if _, err := t.exec(`UPDATE device_credentials SET due_at = 0 WHERE code = ?`, string(id)); err != nil {
+		if err := t.write(`UPDATE device_credentials SET due_at = 0 WHERE code = ?`, string(id)); err != nil {
 			return 0, err
 		}
 	}

@@ -139,13 +139,13 @@ func (t *tx) dropIssued(before, now time.Time, facts bool) (int64, error) {
 // strip removes the object of a piece of evidence and, if facts, everything else that is of the device.
 func (t *tx) strip(evidence, decision string, now time.Time, facts bool) error {
 	if !facts {
-		_, err := t.exec(`UPDATE evidence SET object = NULL, kept = 'facts', outcome = 'issue', removed_at = ? WHERE id = ?`, stamp(now), evidence)
+		err := t.write(`UPDATE evidence SET object = NULL, kept = 'facts', outcome = 'issue', removed_at = ? WHERE id = ?`, stamp(now), evidence)
 		return err
 	}
-	_, err := t.exec(`UPDATE evidence SET object = NULL, facts = NULL, device_error = '', token = '', key_auth = '', kept = 'none', removed_at = ? WHERE id = ?`,
+	err := t.write(`UPDATE evidence SET object = NULL, facts = NULL, device_error = '', token = '', key_auth = '', kept = 'none', removed_at = ? WHERE id = ?`,
 		stamp(now), evidence)
 	if err == nil && decision != "" {
-		_, err = t.exec(`UPDATE decisions SET input = NULL WHERE id = ?`, decision)
+		err = t.write(`UPDATE decisions SET input = NULL WHERE id = ?`, decision)
 	}
 	return err
 }

@@ -91,8 +91,8 @@ func (w *writer) do(ctx context.Context, kind changeKind, run func(*tx) error) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	j := &job{ctx: ctx, durable: kind != changeRelaxed, run: run, answer: make(chan error, 1)}
-	if err := w.send(j, kind == changeEnding); err != nil {
+	j := &job{ctx: ctx, durable: !kind.is(changeRelaxed), run: run, answer: make(chan error, 1)}
+	if err := w.send(j, kind.is(changeEnding)); err != nil {
 		return err
 	}
 	select {

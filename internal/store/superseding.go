@@ -117,7 +117,7 @@ func (s *Store) leaveRevoked(t *tx, call issuance.Call, c *issuance.Certificate)
 	if err := s.endCode(t, call, k.Code); err != nil && !errors.Is(err, issuance.ErrConflict) {
 		return err
 	}
-	_, err = t.exec(`UPDATE device_credentials SET due_at = 0 WHERE id = ?`, string(k.ID))
+	err = t.write(`UPDATE device_credentials SET due_at = 0 WHERE id = ?`, string(k.ID))
 	return err
 }
 

@@ -48,7 +48,7 @@ func (s *Store) AddToken(ctx context.Context, call issuance.Call, k issuance.Tok
 	}
 	k = issuance.Token{ID: id, Name: k.Name, Scopes: k.Scopes, CreatedAt: timeOf(stamp(call.Now)), ExpiresAt: timeOf(stamp(k.ExpiresAt))}
 	err = s.change(ctx, call, what, func(t *tx) error {
-		_, err := t.exec(`INSERT INTO tokens (id, sha256, name, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)`,
+		err := t.write(`INSERT INTO tokens (id, sha256, name, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)`,
 			string(k.ID), hash[:], k.Name, string(scopes), stamp(k.CreatedAt), stamp(k.ExpiresAt))
 		if err != nil {
 			return err
@@ -129,7 +129,7 @@ func (s *Store) RecordTokenUse(ctx context.Context, call issuance.Call, u issuan
 			return s.record(t, call, row, audit.Personal{})
 		}
 		if used <= stamp(call.Now.Add(-usePrecision)) {
-			if _, err := t.exec(`UPDATE tokens SET last_used_at = ? WHERE id = ?`, stamp(call.Now), string(u.Token)); err != nil {
+			if err := t.write(`UPDATE tokens SET last_used_at = ? WHERE id = ?`, stamp(call.Now), string(u.Token)); err != nil {
 				return err
 			}
 		}

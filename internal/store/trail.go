@@ -82,10 +82,10 @@ func refused(r audit.Row, why *issuance.Refusal) audit.Row {
 func (s *Store) RecordRefusal(ctx context.Context, call issuance.Call, r issuance.ClientRefusal) (known bool, err error) {
 	nonce := call.Nonce
 	call.Nonce = issuance.Nonce{}
-	err = s.note(ctx, call, "record refusal", func(t *tx) error {
+	err = s.noteStep(ctx, call, "record refusal", func(t *tx) error {
 		known = false
 		if !nonce.IsZero() {
-			if _, err := t.exec(`INSERT INTO nonces (expires_at, id) VALUES (?, ?) ON CONFLICT DO NOTHING`, stamp(nonce.ExpiresAt), nonce.ID[:]); err != nil {
+			if err := t.write(`INSERT INTO nonces (expires_at, id) VALUES (?, ?) ON CONFLICT DO NOTHING`, stamp(nonce.ExpiresAt), nonce.ID[:]); err != nil {
 				return err
 			}
 		}

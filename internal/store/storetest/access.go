@@ -48,12 +48,12 @@ var nonceTests = map[string]func(*testing.T, *Bench){
 	},
 	"NonceKeysRotate": func(t *testing.T, b *Bench) {
 		for i := range 4 {
-			key, err := b.AddNonceKey(b.ctx(), b.Now, bytes.Repeat([]byte{byte(i)}, 32))
+			key, err := b.AddNonceKey(b.ctx(), b.Now, uint32(i), bytes.Repeat([]byte{byte(i)}, 32))
 			b.ok(err)
 			if key.ID != uint32(i+1) {
 				t.Errorf("key %d has id %d", i+1, key.ID)
 			}
-			b.Now = b.Now.Add(issuance.NonceLifetime/2 + time.Second)
+			b.Now = b.Now.Add((issuance.NonceLifetime+issuance.NonceKeyLead)/2 + time.Second)
 		}
 		keys, err := b.NonceKeys(b.ctx())
 		b.ok(err)
@@ -68,6 +68,20 @@ var nonceTests = map[string]func(*testing.T, *Bench){
 		}
 		if diff := cmp.Diff([]uint32{2, 3, 4}, ids); diff != "" {
 			t.Error(diff)
+		}
+	},
+	"ServersAgreeOnANonceKey": func(t *testing.T, b *Bench) {
+		keys := make([]issuance.NonceKey, 16)
+		for _, err := range race(len(keys), func(i int) (err error) {
+			keys[i], err = b.AddNonceKey(b.ctx(), b.Now, 0, bytes.Repeat([]byte{byte(i)}, 32))
+			return err
+		}) {
+			b.ok(err)
+		}
+		for _, key := range keys {
+			if key.ID != 1 || !bytes.Equal(key.Secret, keys[0].Secret) {
+				t.Errorf("keys %+v and %+v", keys[0], key)
+			}
 		}
 	},
 	"RefusalsOfStrangersLeaveNoRow": func(t *testing.T, b *Bench) {

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -327,6 +328,38 @@ var inventoryTests = map[string]func(*testing.T, *Bench){
 				stands(policy.Expected)
 			}
 		}
+	},
+	"ADeviceThatGetsLostAsItsCertificateIsIssuedKeepsNone": func(t *testing.T, b *Bench) {
+		issued := 0
+		for i := range 60 {
+			code, value := b.Mint(func(m *issuance.Mint) { m.Serial, m.AllowUnattested = fmt.Sprint("LOST", i), true })
+			order := b.Ready(value)
+			claim := b.ClaimFor(order)
+			claim.Certificate.Device = code.Device
+			cert, err := b.BeginIssue(b.ctx(), b.Call(), claim)
+			b.ok(err)
+			completion := CompletionFor(cert)
+			if completion.Attested = (issuance.Device{}); i%2 == 0 {
+				completion.Attested = issuance.Device{Serial: code.Serial}
+			}
+			errs := race(2, func(n int) (err error) {
+				if n == 0 {
+					_, err = b.CompleteIssue(b.ctx(), b.Operator(), completion)
+					return err
+				}
+				_, _, err = b.SetDeviceState(b.ctx(), b.Operator(), code.Device, 0, issuance.StateChange{State: policy.Lost, Revoke: true})
+				return err
+			})
+			b.ok(errs[1])
+			if errs[0] != nil {
+				b.wantError(errs[0], issuance.ErrDeviceBarred)
+				b.wantCertificate(cert.ID, issuance.CertificateReserved)
+				continue
+			}
+			issued++
+			b.wantCertificate(cert.ID, issuance.CertificateRevoked)
+		}
+		t.Logf("%d of 60 were issued, and revoked", issued)
 	},
 	"DevicesAreFoundByStateAndLabel": func(t *testing.T, b *Bench) {
 		ids := b.imported(fleetList, changes(issuance.ImportAdded, issuance.ImportAdded), issuance.Listing{Serial: "S1", Labels: map[string]string{`o"w.n`: "sam"}},

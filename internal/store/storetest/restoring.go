@@ -99,7 +99,7 @@ var restoringTests = map[string]func(*testing.T, *Bench){
 		b.ok(err)
 	},
 	"RestoredStoreKnowsNoEarlierNonceAndNoAnswer": func(t *testing.T, b *Bench) {
-		before, err := b.AddNonceKey(b.ctx(), b.Now, []byte("secret of before"))
+		before, err := b.AddNonceKey(b.ctx(), b.Now, 0, []byte("secret of before"))
 		b.ok(err)
 		call := b.once("key", "mint one", "")
 		b.ok(b.mintOnce(call))

@@ -27,7 +27,7 @@ import (
 // Store is what a store does for the server and for operators.
 type Store interface {
 	NonceKeys(context.Context) ([]issuance.NonceKey, error)
-	AddNonceKey(context.Context, time.Time, []byte) (issuance.NonceKey, error)
+	AddNonceKey(context.Context, time.Time, uint32, []byte) (issuance.NonceKey, error)
 	SpendNonce(context.Context, issuance.Nonce) error
 	RecordRefusal(context.Context, issuance.Call, issuance.ClientRefusal) (bool, error)
 	RecordStrangers(context.Context, time.Time, map[string]int) error
@@ -110,6 +110,8 @@ type Store interface {
 	RevokeToken(context.Context, issuance.Call, issuance.TokenID) (issuance.Token, error)
 	RecordTokenUse(context.Context, issuance.Call, issuance.TokenUse) error
 
+	Lease(ctx context.Context, now time.Time, name, holder string, lifetime time.Duration) (bool, error)
+	ReleaseLeases(ctx context.Context, holder string) error
 	CleanUp(context.Context, time.Time) (store.Cleaned, error)
 	MarkRestored(context.Context, issuance.Call, store.Restoring) (store.Ended, error)
 	ApplyRetention(context.Context, time.Time, issuance.Retention) (issuance.Removed, error)

@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -68,6 +70,81 @@ var upkeepTests = map[string]func(*testing.T, *Bench){
 		b.wantCertificate(abandoned.ID, issuance.CertificateAbandoned)
 		_, err = b.Store.Account(b.ctx(), b.Account)
 		b.ok(err)
+	},
+	"OneServerAtATimeHoldsALease": func(t *testing.T, b *Bench) {
+		held := make([]bool, 16)
+		for _, err := range race(len(held), func(i int) (err error) {
+			held[i], err = b.Lease(b.ctx(), b.Now, "upkeep", fmt.Sprint("server ", i), time.Minute)
+			return err
+		}) {
+			b.ok(err)
+		}
+		holder := slices.Index(held, true)
+		if holder < 0 || slices.Contains(held[holder+1:], true) {
+			t.Fatalf("held %v", held)
+		}
+		lease := func(name, by string, want bool) {
+			t.Helper()
+			got, err := b.Lease(b.ctx(), b.Now, name, by, time.Minute)
+			b.ok(err)
+			if got != want {
+				t.Errorf("%s of %s: %v", name, by, got)
+			}
+		}
+		first := fmt.Sprint("server ", holder)
+		lease("another work", "another", true)
+		b.Now = b.Now.Add(59 * time.Second)
+		lease("upkeep", "another", false)
+		lease("upkeep", first, true) // prolonged
+		b.Now = b.Now.Add(59 * time.Second)
+		lease("upkeep", "another", false)
+		b.Now = b.Now.Add(time.Second)
+		lease("upkeep", "another", true) // it is over
+		lease("upkeep", first, false)
+		b.ok(b.ReleaseLeases(b.ctx(), "another"))
+		lease("upkeep", first, true)
+	},
+	"CodesThatWereNeverUsedLeave": func(t *testing.T, b *Bench) {
+		for range 250 { // more than one batch
+			b.Mint()
+		}
+		published, _ := b.Mint(WithDocument("p"))
+		revoked, _ := b.Mint()
+		_, err := b.RevokeCode(b.ctx(), b.Operator(), revoked.ID)
+		b.ok(err)
+		_, v := b.Mint()
+		abandonedOrder, abandoned := b.Claimed(v)
+		b.ok(b.AbandonIssue(b.ctx(), b.Operator(), abandonedOrder.ID, issuance.Refusal{Check: "x"}))
+		used := b.Issued()
+		credential := b.Rendered(b.Rendering("C02XK1", "wifi"))
+		renewed := b.Rendered(b.Again(credential))
+		long, _ := b.Mint(func(m *issuance.Mint) { m.Lifetime = 400 * 24 * time.Hour })
+
+		b.Now = b.Now.Add(90 * 24 * time.Hour) // since they were minted: they lived for a while
+		cleaned, err := b.CleanUp(b.ctx(), b.Now)
+		b.ok(err)
+		if cleaned.Codes != 0 {
+			t.Errorf("cleaned %+v", cleaned)
+		}
+		b.Now = b.Now.Add(31 * 24 * time.Hour)
+		cleaned, err = b.CleanUp(b.ctx(), b.Now)
+		b.ok(err)
+		if cleaned.Codes != 253 { // 250, the published, the revoked one, and that of the first rendering
+			t.Errorf("cleaned %+v", cleaned)
+		}
+		for _, id := range []issuance.CodeID{published.ID, revoked.ID, credential.Code} {
+			_, err := b.Store.Code(b.ctx(), id)
+			b.wantError(err, issuance.ErrNotFound)
+		}
+		_, err = b.DocumentByPath(b.ctx(), pathHash("p"), b.Now)
+		b.wantError(err, issuance.ErrNotFound)
+		for _, id := range []issuance.CodeID{abandoned.Code, used.Code, renewed.Code, long.ID} {
+			_, err := b.Store.Code(b.ctx(), id)
+			b.ok(err)
+		}
+		if n := len(b.trail(audit.Filter{Code: string(revoked.ID)})); n != 2 {
+			t.Errorf("the trail has %d rows of a code that left, want 2", n)
+		}
 	},
 	"AccountWhoseOrdersLeftLeaves": func(t *testing.T, b *Bench) {
 		_, value := b.Mint()

@@ -133,7 +133,7 @@ CREATE TABLE certificates (
     crl_shard        bigint NOT NULL,
     account          text COLLATE "C" NOT NULL,
     order_id         text COLLATE "C" NOT NULL UNIQUE REFERENCES orders (id),
-    code             text COLLATE "C" REFERENCES codes (id),
+    code             text COLLATE "C", -- its order refers to it
     device           text COLLATE "C" REFERENCES devices (id),
     decision         text COLLATE "C" NOT NULL,
     evidence         text COLLATE "C",
@@ -375,11 +375,10 @@ CREATE UNIQUE INDEX devices_serial ON devices (serial) WHERE serial <> '';
 CREATE UNIQUE INDEX devices_udid ON devices (udid_key) WHERE udid_key <> '';
 CREATE UNIQUE INDEX codes_value ON codes (directory, value_sha256);
 CREATE INDEX codes_device ON codes (device) WHERE device IS NOT NULL;
-CREATE INDEX codes_open ON codes (expires_at) WHERE status = 'unused';
+CREATE INDEX codes_retention ON codes (expires_at) WHERE status = 'unused' OR status = 'revoked';
 CREATE INDEX documents_sealed ON documents (expires_at) WHERE sealed IS NOT NULL;
 CREATE INDEX orders_account ON orders (account, id);
-CREATE INDEX orders_live ON orders (code, expires_at)
-    WHERE code IS NOT NULL AND status <> 'valid' AND status <> 'invalid';
+CREATE INDEX orders_code ON orders (code) WHERE code IS NOT NULL;
 CREATE INDEX orders_retention ON orders (expires_at) WHERE claimed_at = 0;
 CREATE UNIQUE INDEX issuers_active ON issuers (active) WHERE active = 1;
 CREATE UNIQUE INDEX certificates_code ON certificates (code) WHERE code IS NOT NULL AND status <> 'abandoned';

@@ -57,7 +57,8 @@ CREATE TABLE codes (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX codes_value ON codes (directory, value_sha256);
 CREATE INDEX codes_device ON codes (device) WHERE device IS NOT NULL;
-CREATE INDEX codes_open ON codes (expires_at) WHERE status = 'unused';
+-- Codes that were never used leave some time after they expired.
+CREATE INDEX codes_retention ON codes (expires_at) WHERE status = 'unused' OR status = 'revoked';
 
 CREATE TABLE documents (
     id          TEXT    NOT NULL PRIMARY KEY,
@@ -97,8 +98,7 @@ CREATE TABLE orders (
     CHECK ((status = 'valid') = (certificate IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX orders_account ON orders (account, id);
-CREATE INDEX orders_live ON orders (code, expires_at)
-    WHERE code IS NOT NULL AND status <> 'valid' AND status <> 'invalid';
+CREATE INDEX orders_code ON orders (code) WHERE code IS NOT NULL;
 -- Orders that never claimed a serial leave some time after they expired.
 CREATE INDEX orders_retention ON orders (expires_at) WHERE claimed_at = 0;
 
@@ -149,7 +149,7 @@ CREATE TABLE certificates (
     crl_shard        INTEGER NOT NULL,
     account          TEXT    NOT NULL,
     order_id         TEXT    NOT NULL UNIQUE REFERENCES orders (id),
-    code             TEXT REFERENCES codes (id),
+    code             TEXT, -- its order refers to it
     device           TEXT REFERENCES devices (id),
     decision         TEXT    NOT NULL,
     evidence         TEXT,

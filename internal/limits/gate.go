@@ -1,0 +1,190 @@
+package limits
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// MaxWait is how long a request over its limit waits for its turn, at most.
+const MaxWait = 2 * time.Second
+
+// Bounds on what is kept.
+const (
+	maxKeys    = 32_768 // buckets of one limit: some 7 MB
+	maxWaiting = 1024   // requests
+)
+
+// Options say how a gate is made. Fields without a default are required.
+type Options struct {
+	Rates   map[Name]Rate // a limit that is missing is off
+	Metrics *Metrics      // default: kept but not registered anywhere
+	Log     *slog.Logger  // default: none
+	Now     func() time.Time
+	// Sleep waits, or returns the context's error. Default: as long as it says.
+	Sleep func(context.Context, time.Duration) error
+	// Keys and Waiting bound the buckets of one limit and the requests that wait. Defaults: 32768 and 1024.
+	Keys, Waiting int
+}
+
+// Gate lets requests pass, or not. It is safe for concurrent use.
+type Gate struct {
+	o       Options
+	tables  map[Name]*table
+	waiting atomic.Int64
+	vouched vouched
+}
+
+// New makes a gate.
+func New(o Options) *Gate {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	if o.Keys == 0 {
+		o.Keys = maxKeys
+	}
+	if o.Waiting == 0 {
+		o.Waiting = maxWaiting
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	g := &Gate{o: o, tables: map[Name]*table{}}
+	g.vouched.size = o.Keys
+	for _, k := range Catalogue() {
+		if r := o.Rates[k.Name]; r != (Rate{}) {
+			g.tables[k.Name] = newTable(k, r, o.Keys, o.Metrics.Overflow.WithLabelValues(string(k.Name)))
+		}
+	}
+	o.Metrics.watch(g)
+	return g
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Charge is one count against a limit.
+type Charge struct {
+	Limit Name
+	Key   string // whose bucket; the log shows it, so it must be no secret
+}
+
+// Pass counts a request against limits, all or none, and waits until it is its turn: at most MaxWait, and no
+// longer than the client does, whose context ctx is. Its error is a *Refused, which comes after MaxWait, too, or a
+// client could ask again at once.
+func (g *Gate) Pass(ctx context.Context, charges ...Charge) error {
+	now := g.o.Now()
+	var held [4]reservation // no request meets more
+	taken := held[:0]
+	var slowest reservation
+	for _, c := range charges {
+		t, limited := g.tables[c.Limit]
+		if !limited {
+			continue
+		}
+		r, ok := t.reserve(c.Key, now, MaxWait)
+		if !ok {
+			giveBack(taken, now)
+			return g.refuse(ctx, r, now)
+		}
+		taken = append(taken, r)
+		if r.wait > slowest.wait {
+			slowest = r
+		}
+	}
+	if slowest.wait == 0 {
+		return nil
+	}
+	return g.wait(ctx, taken, slowest)
+}
+
+func giveBack(taken []reservation, now time.Time) {
+	for _, r := range taken {
+		r.giveBack(now)
+	}
+}
+
+// wait waits for the slowest of the tokens that were taken. A full waiting room refuses.
+func (g *Gate) wait(ctx context.Context, taken []reservation, slowest reservation) error {
+	t := slowest.table
+	if g.waiting.Add(1) > int64(g.o.Waiting) {
+		g.waiting.Add(-1)
+		now := g.o.Now()
+		giveBack(taken, now)
+		return g.refuse(ctx, slowest, now)
+	}
+	defer g.waiting.Add(-1)
+	g.o.Metrics.count(t.kind.Name, resultDelayed)
+	if err := g.o.Sleep(ctx, slowest.wait); err != nil {
+		giveBack(taken, g.o.Now())
+		g.o.Metrics.count(t.kind.Name, resultLeft)
+		return &Refused{Limit: t.kind.Name, Check: t.kind.Check, RetryAfter: time.Second, Left: true}
+	}
+	return nil
+}
+
+// refuse counts, logs and holds up a refusal.
+func (g *Gate) refuse(ctx context.Context, r reservation, now time.Time) error {
+	t := r.table
+	refused := &Refused{Limit: t.kind.Name, Check: t.kind.Check, RetryAfter: max(time.Second, time.Duration(math.Ceil(r.wait.Seconds()))*time.Second)}
+	g.o.Metrics.count(t.kind.Name, resultRefused)
+	if leftOut, ok := t.worthLogging(now); ok {
+		g.o.Log.LogAttrs(ctx, slog.LevelWarn, "refused", slog.String("problem", "rateLimited"), slog.String("check", t.kind.Check),
+			slog.String("detail", refused.Error()), slog.String("who", r.key), slog.String("limit", t.rate.String()), slog.Int("left_out", leftOut),
+			slog.String("hint", "limits."+string(t.kind.Name)+" in assay.yaml, and docs/rate-limits.md, if this was no stranger"))
+	}
+	g.linger(ctx)
+	return refused
+}
+
+// linger holds up a refused request, so that a flood comes no faster than its connections allow. No more than half
+// of the waiting room is for those: the rest is for requests whose turn comes.
+func (g *Gate) linger(ctx context.Context) {
+	if g.waiting.Add(1) <= int64(g.o.Waiting/2) {
+		_ = g.o.Sleep(ctx, MaxWait) // it is refused, whether or not the client stays
+	}
+	g.waiting.Add(-1)
+}
+
+// Guard is a handler that limits another's requests by address, and refuses in plain text. address tells who
+// asks: the connection's address, or Proxies.Client behind proxies.
+func (g *Gate) Guard(limit Name, address func(*http.Request) string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := g.Pass(r.Context(), Charge{limit, AddressKey(address(r))}); err != nil {
+			if refused, ok := errors.AsType[*Refused](err); ok {
+				SetRetryAfter(w.Header(), refused.RetryAfter)
+			}
+			http.Error(w, err.Error(), http.StatusTooManyRequests)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// SetRetryAfter says when to try again (RFC 9110, section 10.2.3).
+func SetRetryAfter(h http.Header, after time.Duration) {
+	h.Set("Retry-After", strconv.Itoa(int(after/time.Second)))
+}
+
+// Vouch says that an account ordered a live code, or proved a device: it answers to AccountRequests from now
+// on, not to limits by address. Accounts vouched for longest ago are forgotten where they become too many.
+func (g *Gate) Vouch(account string) { g.vouched.add(account) }
+
+// Vouched reports whether somebody vouched for an account.
+func (g *Gate) Vouched(account string) bool { return g.vouched.has(account) }

@@ -1,0 +1,66 @@
+package store_test
+
+import (
+	"database/sql"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"assay/internal/issuance"
+	"assay/internal/store/storetest"
+)
+
+// What an enrolment and the work of every minute cost must not grow with the database: every statement
+// finds its rows by an index, or reads a table that does not grow with certificates.
+func TestNoStatementReadsAWholeTable(t *testing.T) {
+	path := newPath(t)
+	s := openAt(t, path)
+	b := storetest.NewBench(t, s)
+	c := b.Issued()
+	if _, err := s.CollectCertificate(t.Context(), b.Call(), c.ID, func(issuance.Certificate) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	subject := issuance.Subject{Directory: storetest.Directory, Code: c.Code, CodeDevice: c.Device, Serial: c.DeviceSerial, UDID: c.DeviceUDID, SPKISHA256: c.SPKISHA256}
+	if _, err := s.Circumstances(t.Context(), b.Now, subject); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range s.Statements() {
+		if strings.Contains(statement, "LIMIT ?") {
+			t.Errorf("SQLite compiles a statement of each enrolment anew every time, for its LIMIT is a parameter: %s", statement)
+		}
+	}
+	if _, err := s.CleanUp(t.Context(), b.Now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.UndoDeadClaims(t.Context(), b.Operator(), b.Now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ApplyRetention(t.Context(), b.Now, issuance.Retention{Issued: issuance.Keep{Facts: time.Hour}}); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	small := []string{"nonce_keys", "newer", "issuers", "crls", "CONSTANT", "one", "r", "k"} // their size is that of the configuration
+	explained := 0
+	for _, statement := range s.Statements() {
+		if !strings.Contains(statement, "FROM") && !strings.Contains(statement, "UPDATE") {
+			continue
+		}
+		explained++
+		for _, step := range rowsOf(t, db, "EXPLAIN QUERY PLAN "+placeholder.ReplaceAllString(statement, "NULL")) {
+			detail, _ := step["detail"].(string)
+			table, scans := strings.CutPrefix(detail, "SCAN ")
+			if !scans || slices.Contains(small, strings.Fields(table)[0]) {
+				continue
+			}
+			t.Errorf("%s: %s", detail, statement)
+		}
+	}
+	if explained < 30 {
+		t.Errorf("%d statements: the test misses some", explained)
+	}
+}
