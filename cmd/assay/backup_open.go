@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"assay/internal/backup"
+	"assay/internal/store"
 
 	"filippo.io/age"
 	"golang.org/x/term"
@@ -83,6 +84,9 @@ func refusedBackup(err error) error {
 	}
 	if _, occupied := errors.AsType[*backup.OccupiedError](err); occupied {
 		return noBecause(withHint(err, "restore into a folder that does not exist or is empty; nothing is ever restored over an installation"))
+	}
+	if _, occupied := errors.AsType[*store.NotEmptyError](err); occupied {
+		return noBecause(withHint(err, "restore into a database of its own, made with createdb; one with rows may be the original's. Was ASSAY_DATABASE meant?"))
 	}
 	return err
 }

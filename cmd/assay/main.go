@@ -86,12 +86,13 @@ type cli struct {
 	Init      initCommand      `cmd:"" group:"Run a server:" help:"Make an installation."`
 	Serve     serveCommand     `cmd:"" group:"Run a server:" help:"Run the server."`
 	Migrate   migrateCommand   `cmd:"" group:"Run a server:" help:"Bring the schema of a PostgreSQL database up to date."`
+	Copy      copyCommand      `cmd:"" group:"Run a server:" help:"Move an installation to another database: SQLite, PostgreSQL."`
 	Issuer    issuerCommand    `cmd:"" group:"Run a server:" help:"Add, list and activate issuing CAs."`
 	Token     tokenCommand     `cmd:"" group:"Run a server:" help:"Mint, list and revoke tokens of the admin API."`
 	Inventory inventoryCommand `cmd:"" group:"Run a server:" help:"Keep the inventory in step with Apple Business or School Manager."`
 
 	Backup  backupCommand  `cmd:"" group:"Run a server:" help:"Take an installation into one encrypted file; check such a file."`
-	Restore restoreCommand `cmd:"" group:"Run a server:" help:"Make an installation of a backup again."`
+	Restore restoreCommand `cmd:"" group:"Run a server:" help:"Make an installation of a backup again, or of a database that pg_restore brought back."`
 
 	Check   checkCommand   `cmd:"" group:"Run a server:" help:"Prove over the whole database that nothing is lost, doubled or altered."`
 	Opinion opinionCommand `cmd:"" group:"Run a server:" help:"Try the service outside that policies ask."`

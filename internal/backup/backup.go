@@ -1,5 +1,5 @@
 // Package backup takes an installation into one encrypted file, and makes an installation of such a file
-// again.
+// again, whichever engine keeps the database of either: in the file it is SQLite's.
 //
 // A backup is a tar, compressed by gzip, encrypted as a whole by age: to a passphrase, or to recipients
 // whose identities need not be on the server. Its first entry is the manifest, which names every other
@@ -82,6 +82,7 @@ const (
 	StepWrite    Step = "writing"
 	StepRead     Step = "reading and checking"
 	StepSafe     Step = "making it safe to serve"
+	StepCopy     Step = "copying the rows into the new database"
 	StepPlace    Step = "putting it in place"
 )
 

@@ -258,6 +258,7 @@ func TestOneBackupOfAFolderAtATime(t *testing.T) {
 	dir := initialized(t)
 	path := filepath.Join(dir, "assay.db.backup")
 	ok(t, os.WriteFile(path, []byte("what a killed backup left behind"), 0o600))
+	ok(t, os.WriteFile(path+"-wal", []byte("what a killed backup left behind"), 0o600))
 	f, err := os.Open(path)
 	ok(t, err)
 	ok(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
@@ -266,7 +267,12 @@ func TestOneBackupOfAFolderAtATime(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	ok(t, f.Close())
-	data, _ := taken(t, dir)
+	data, m := taken(t, dir)
+	for _, f := range m.Files {
+		if strings.HasPrefix(f.Path, "assay.db.") {
+			t.Errorf("%s is in the backup", f.Path)
+		}
+	}
 	_, err = backup.Verify(t.Context(), bytes.NewReader(data), identities(), nil)
 	ok(t, err)
 }

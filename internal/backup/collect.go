@@ -16,6 +16,7 @@ import (
 
 	"assay/internal/ca"
 	"assay/internal/installation"
+	"assay/internal/store"
 )
 
 // Why something is not in a backup.
@@ -24,6 +25,7 @@ const (
 	whyDevice  = "not in a file"
 	whyMissing = "missing"
 	whyKey     = "a private key, left out as asked"
+	whyURL     = "its URL may hold a password, and keys are left out as asked"
 	whySpecial = "not a regular file"
 	whyLink    = "a symbolic link out of the folder, or to a folder"
 )
@@ -42,6 +44,7 @@ type collector struct {
 	taken   []string        // folders that are left out
 	secrets map[string]bool // files that the configuration and the issuing CAs name as keys
 	noKeys  bool
+	url     string // of the database; "" for the file in the folder
 	collected
 }
 
@@ -52,7 +55,7 @@ func collect(ctx context.Context, dir string, config *installation.Config, issue
 		return nil, err
 	}
 	defer root.Close()
-	c := &collector{root: root, taken: config.TakenLists(), secrets: map[string]bool{}, noKeys: noKeys}
+	c := &collector{root: root, taken: config.TakenLists(), secrets: map[string]bool{}, noKeys: noKeys, url: config.Database}
 	c.content = map[string][]byte{}
 	named, err := c.named(dir, config, issuerKeys)
 	if err != nil {
@@ -179,6 +182,11 @@ func (c *collector) take(path string, info fs.FileInfo) error {
 		c.notCopied = append(c.notCopied, NotCopied{"", path, whyKey})
 		return nil
 	}
+	if c.noKeys && path == installation.ConfigFile {
+		if data, err = c.withoutDatabase(data); err != nil {
+			return err
+		}
+	}
 	if c.total += int64(len(data)); c.total > maxFolder {
 		return fmt.Errorf("the files beside the database are larger than %d MiB together: move what the installation does not need out of the folder", maxFolder>>20)
 	}
@@ -189,6 +197,15 @@ func (c *collector) take(path string, info fs.FileInfo) error {
 	c.files = append(c.files, File{Path: path, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Mode: info.Mode().Perm()})
 	c.content[path] = data
 	return nil
+}
+
+// withoutDatabase takes the URL of the database out of the configuration: it may hold a password.
+func (c *collector) withoutDatabase(config []byte) ([]byte, error) {
+	config, before, err := installation.SetDatabase(config, "")
+	if before != "" {
+		c.notCopied = append(c.notCopied, NotCopied{"database", store.Redacted(c.url), whyURL})
+	}
+	return config, err
 }
 
 // isKey tells a private key by where it lies, by what names it, and by what is in it.

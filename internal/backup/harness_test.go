@@ -106,11 +106,17 @@ func ok(t *testing.T, err error) {
 // initialized makes an installation that listens on a free port of loopback and accepts the authority.
 func initialized(t *testing.T) string {
 	t.Helper()
+	return initializedOn(t, "")
+}
+
+// initializedOn makes one whose database is a PostgreSQL database; "" for a file.
+func initializedOn(t *testing.T, database string) string {
+	t.Helper()
 	folder := t.TempDir()
 	ok(t, authority().Save(filepath.Join(folder, "authority")))
 	dir := filepath.Join(folder, "id")
 	_, err := installation.Init(t.Context(), dir, installation.InitOptions{
-		Name: "Example Inc.", Listen: "127.0.0.1:0", AllowStandIn: true, Now: time.Now, From: "operator:test",
+		Name: "Example Inc.", Listen: "127.0.0.1:0", Database: database, AllowStandIn: true, Now: time.Now, From: "operator:test",
 		AttestationRoots: map[string][]string{"apple": {filepath.Join(folder, "authority", standin.RootFile)}},
 	})
 	ok(t, err)

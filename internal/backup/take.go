@@ -57,7 +57,7 @@ func take(ctx context.Context, dir string, w io.Writer, o Options) (m *Manifest,
 		return nil, err
 	}
 	m = &Manifest{Format: Format, Program: o.Program, Name: config.Name, TakenAt: o.Now().UTC(), Keys: !o.NoKeys, NotCopied: []NotCopied{}}
-	database, err := takeDatabase(ctx, dir, o.report)
+	database, err := takeDatabase(ctx, dir, config.DatabaseLocation(dir), o.report)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ type database struct {
 	about store.Snapshot
 }
 
-func takeDatabase(ctx context.Context, dir string, report func(Progress)) (_ *database, err error) {
+func takeDatabase(ctx context.Context, dir, location string, report func(Progress)) (_ *database, err error) {
 	d := &database{path: filepath.Join(dir, snapshotFile)}
 	if d.lock, err = lockSnapshot(d.path); err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func takeDatabase(ctx context.Context, dir string, report func(Progress)) (_ *da
 		}
 	}()
 	report(Progress{Step: StepSnapshot})
-	if err := store.TakeSnapshot(ctx, filepath.Join(dir, installation.DatabaseFile), d.path); err != nil {
+	if err := store.TakeSnapshot(ctx, location, d.path); err != nil {
 		return nil, err
 	}
 	report(Progress{Step: StepCount})

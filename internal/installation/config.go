@@ -16,7 +16,6 @@ import (
 
 	"assay/attest"
 	"assay/internal/ca"
-	"assay/internal/store"
 	"assay/policy"
 
 	"go.yaml.in/yaml/v4"
@@ -24,9 +23,6 @@ import (
 
 // ConfigVersion is the version of the configuration's form.
 const ConfigVersion = 1
-
-// databaseVariable is the environment variable that says where the database is.
-const databaseVariable = "ASSAY_DATABASE"
 
 const (
 	maxConfigSize = 1 << 20
@@ -234,35 +230,6 @@ func loadConfig(dir string) (*Config, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, c.useEnvironment()
-}
-
-// useEnvironment takes what the environment says in place of the file.
-func (c *Config) useEnvironment() error {
-	location := os.Getenv(databaseVariable)
-	if location == "" {
-		return nil
-	}
-	if err := checkDatabase(location); err != nil {
-		return fmt.Errorf("%s: %w", databaseVariable, err)
-	}
-	c.Database = location
-	return nil
-}
-
-// checkDatabase refuses what is no location of a database, without repeating its password.
-func checkDatabase(location string) error {
-	if location != "" && !store.IsPostgres(location) {
-		return errors.New("it is not a URL of a PostgreSQL database: it is written like postgres://assay@db.example.com/assay")
-	}
-	return nil
-}
-
-// database is where the installation's database is.
-func (c *Config) database(dir string) string {
-	if c.Database != "" {
-		return c.Database
-	}
-	return filepath.Join(dir, databaseFile)
 }
 
 func parseConfig(data []byte) (*Config, error) {

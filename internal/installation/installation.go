@@ -74,7 +74,7 @@ func open(ctx context.Context, dir string, config *Config, now func() time.Time)
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, config.database(dir), store.Options{Key: key, Random: rand.Reader})
+	db, err := store.Open(ctx, config.DatabaseLocation(dir), store.Options{Key: key, Random: rand.Reader})
 	if err != nil {
 		return nil, err
 	}

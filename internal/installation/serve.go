@@ -71,8 +71,10 @@ type Running struct {
 // runs on a folder at a time; on a PostgreSQL database, any number does, each on a folder of its own with the
 // same keys.
 func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
-	unlock, err := lock(i.Dir)
-	if err != nil {
+	unlock, err := Lock(i.Dir)
+	if errors.Is(err, ErrServed) {
+		return fmt.Errorf("serve %s: another server runs on it", i.Dir)
+	} else if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
@@ -354,10 +356,13 @@ func (i *Installation) cleanUp(ctx context.Context, log *slog.Logger) error {
 	return err
 }
 
-// lock takes the folder for one server. It locks the data key, which a server cannot do without: a
-// lock file could be deleted, and a second server started beside the first. The lock falls with the
-// process, however it ends.
-func lock(dir string) (unlock func() error, err error) {
+// ErrServed: a server runs on the folder.
+var ErrServed = errors.New("a server runs on it")
+
+// Lock takes the folder for one server, or for work that no server may be running beside (ErrServed if one
+// does). It locks the data key, which a server cannot do without: a lock file could be deleted, and a second
+// server started beside the first. The lock falls with the process, however it ends.
+func Lock(dir string) (unlock func() error, err error) {
 	f, err := os.OpenFile(dataKeyPath(dir), os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
@@ -366,7 +371,7 @@ func lock(dir string) (unlock func() error, err error) {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &whole); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			return nil, fmt.Errorf("serve %s: another server runs on it", dir)
+			return nil, fmt.Errorf("lock %s: %w", dir, ErrServed)
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}

@@ -88,6 +88,7 @@ const (
 	// run side by side: right for one whose every condition stands in its writes, or about rows that it
 	// locked. Else a change sees one state of the database, and is undone if that mattered.
 	changeByRow
+	changeOffline // gets all the time that it needs: nobody uses the database yet
 )
 
 func (k changeKind) is(what changeKind) bool { return k&what != 0 }

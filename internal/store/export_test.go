@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -71,3 +73,24 @@ func (s *Store) BusyWriter() (release func() error) {
 
 // Waiting is how many changes wait for the writer.
 func (s *Store) Waiting() int { return len(s.db.(*sqliteDB).jobs) }
+
+// TablesOf describes the tables of two databases: every column, its kind and its place in the key.
+func TablesOf(ctx context.Context, one, other string) (ones, others []string, err error) {
+	for _, side := range []struct {
+		location string
+		into     *[]string
+	}{{one, &ones}, {other, &others}} {
+		source, err := openSource(ctx, side.location)
+		if err != nil {
+			return nil, nil, err
+		}
+		tables, err := source.tables(ctx)
+		if err := errors.Join(err, source.close()); err != nil {
+			return nil, nil, err
+		}
+		for _, t := range tables {
+			*side.into = append(*side.into, fmt.Sprintf("%s %v", t.name, t.columns))
+		}
+	}
+	return ones, others, nil
+}

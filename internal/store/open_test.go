@@ -314,3 +314,18 @@ func TestAuditTrailIsAppendOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestNoPasswordIsShown(t *testing.T) {
+	for location, want := range map[string]string{
+		"/var/lib/assay/assay.db":                                           "/var/lib/assay/assay.db",
+		"postgres://assay@db/assay?sslmode=disable":                         "postgres://assay@db/assay?sslmode=disable",
+		"postgres://assay:s3cret@db/assay":                                  "postgres://assay:xxxxx@db/assay",
+		"postgresql://db/assay?password=s3cret&user=a":                      "postgresql://db/assay?password=xxxxx&user=a",
+		"postgres://db/assay?sslpassword=s3cret&password=x&password=s3cret": "postgres://db/assay?password=xxxxx&sslpassword=xxxxx",
+		"postgres://assay:s3c%ret@db/assay":                                 "postgres://…",
+	} {
+		if got := Redacted(location); got != want {
+			t.Errorf("%s is shown as %s, want %s", location, got, want)
+		}
+	}
+}

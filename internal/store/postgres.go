@@ -28,6 +28,9 @@ const (
 	// transactionTimeout bounds one try of a change, and one read.
 	transactionTimeout = 10 * time.Second
 
+	// offlineTimeout bounds one try of a change that nobody waits for.
+	offlineTimeout = time.Hour
+
 	// maxCollisions is how often a change is tried again that met a row which must be unique: another
 	// transaction may have just written it, and then the next try sees it.
 	maxCollisions = 5
@@ -138,7 +141,11 @@ func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) err
 	}
 	defer conn.Release()
 	began := d.now()
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
+	limit := transactionTimeout
+	if kind.is(changeOffline) {
+		limit = offlineTimeout
+	}
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	p := beginPostgres(work, conn.Conn(), kind)
 	t := &tx{session: p}

@@ -46,7 +46,9 @@ func checkPostgresSchema(ctx context.Context, d *postgresDB, schema fs.FS) error
 
 // postgresVersion is a database's schema version, 0 for an empty one, and the oldest version whose programs
 // may use it. It refuses another program's database.
-func postgresVersion(ctx context.Context, q querier) (found, oldest int64, err error) {
+func postgresVersion(ctx context.Context, q interface {
+	row(ctx context.Context, query string, args ...any) scanner
+}) (found, oldest int64, err error) {
 	var ours, others bool
 	err = q.row(ctx, `SELECT to_regclass('schema_compatibility') IS NOT NULL AND to_regclass('goose_db_version') IS NOT NULL,
 			EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm'))`).Scan(&ours, &others)

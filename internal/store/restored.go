@@ -46,7 +46,7 @@ func (s *Store) MarkRestored(ctx context.Context, call issuance.Call, r Restorin
 	if err != nil {
 		return Ended{}, fmt.Errorf("mark database as restored: %w", err)
 	}
-	err = s.change(ctx, call, "mark database as restored", func(t *tx) error {
+	err = s.transaction(ctx, changeOffline, call, "mark database as restored", func(t *tx) error {
 		e = Ended{Claims: int64(claims)}
 		steps := []func() error{
 			func() error { return s.forgetRequests(t) },
@@ -72,6 +72,16 @@ func (s *Store) MarkRestored(ctx context.Context, call issuance.Call, r Restorin
 		return Ended{}, err
 	}
 	return e, nil
+}
+
+// NewestAudit is when the newest audit row was written; zero if there is none.
+func (s *Store) NewestAudit(ctx context.Context) (time.Time, error) {
+	var newest int64
+	err := s.reads.row(ctx, `SELECT coalesce((SELECT time FROM audit ORDER BY id DESC LIMIT 1), 0)`).Scan(&newest)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read newest audit row: %w", err)
+	}
+	return timeOf(newest), nil
 }
 
 func restoredRow(r Restoring, e Ended) audit.Row {

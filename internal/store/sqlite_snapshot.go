@@ -16,10 +16,18 @@ type Snapshot struct {
 	IssuerKeys []string         // URIs of the keys of its issuing CAs
 }
 
-// TakeSnapshot copies the database at path, as it is at one moment, into a file that does not exist or
-// is empty. It works beside a server, whose changes go on meanwhile, and never migrates the database.
-func TakeSnapshot(ctx context.Context, path, into string) error {
-	err := withDatabase(path, func(db *sql.DB) error {
+// TakeSnapshot copies the database at a location (a path, or the URL of a PostgreSQL database), as it is at one
+// moment, into a SQLite file that does not exist or is empty. It works beside servers, whose changes go on
+// meanwhile, and never migrates the database. A PostgreSQL database must have the newest schema that this
+// program knows.
+func TakeSnapshot(ctx context.Context, location, into string) error {
+	if IsPostgres(location) {
+		if _, err := Copy(ctx, location, into, nil); err != nil {
+			return err
+		}
+		return setJournal(ctx, into, "DELETE")
+	}
+	err := withDatabase(location, func(db *sql.DB) error {
 		if _, err := schemaVersion(ctx, db); err != nil {
 			return err
 		}
@@ -27,7 +35,7 @@ func TakeSnapshot(ctx context.Context, path, into string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("copy database %s: %w", path, err)
+		return fmt.Errorf("copy database %s: %w", location, err)
 	}
 	return nil
 }
@@ -117,9 +125,12 @@ func texts(ctx context.Context, db *sql.DB, query string) (all []string, err err
 }
 
 // Enliven makes a copy that TakeSnapshot made ready to be opened: copies are not in WAL mode.
-func Enliven(ctx context.Context, path string) error {
+func Enliven(ctx context.Context, path string) error { return setJournal(ctx, path, "WAL") }
+
+// setJournal sets how the database at path keeps its changes; none is under way.
+func setJournal(ctx context.Context, path, mode string) error {
 	err := withDatabase(path, func(db *sql.DB) error {
-		_, err := db.ExecContext(ctx, "PRAGMA journal_mode=WAL")
+		_, err := db.ExecContext(ctx, "PRAGMA journal_mode="+mode)
 		return err
 	})
 	if err != nil {

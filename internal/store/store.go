@@ -134,6 +134,13 @@ func Redacted(location string) string {
 	if err != nil {
 		return "postgres://…"
 	}
+	q := u.Query()
+	for _, name := range []string{"password", "sslpassword"} { // pgx takes them there, too
+		if q.Has(name) {
+			q.Set(name, "xxxxx")
+			u.RawQuery = q.Encode()
+		}
+	}
 	return u.Redacted()
 }
 
