@@ -1,4 +1,4 @@
-// Package store keeps everything that Assay remembers in one SQLite database: accounts, orders,
+// Package store keeps everything that Assay remembers in one database, of SQLite or PostgreSQL: accounts, orders,
 // codes and their documents, devices and their credentials, evidence, decisions, certificates,
 // issuers, CRLs, nonces, tokens and the audit trail.
 //
@@ -36,8 +36,8 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Store is an open database. Its methods may be called concurrently, and beside another process
-// that has the same database open, as long as only one of them changes accounts: the server.
+// Store is an open database. Its methods may be called concurrently, and beside other processes that have
+// the same database open; on SQLite, as long as only one of them changes accounts: the server.
 type Store struct {
 	db       engine
 	reads    querier // the same
