@@ -113,11 +113,26 @@ func (u *URI) names(slot uint, t pkcs11.TokenInfo) bool {
 	return u.Slot == nil || *u.Slot == slot
 }
 
-// logIn logs the process in to the token. A PIN that the token refused is not tried again, for every try
-// brings it nearer to locking itself; another that stands in the file since then is.
+// logIn logs the process in to the token, unless it is already: a login is not one session's alone. A PIN that
+// the token refused is not tried again, for every try brings it nearer to locking itself; another that stands in
+// the file since then is.
 func (o *opener) logIn(s *tokenSession) error {
 	o.login.Lock()
 	defer o.login.Unlock()
+	session, err := s.ctx.GetSessionInfo(s.handle)
+	if err != nil {
+		return fmt.Errorf("read the session: %w", err)
+	}
+	if session.State == pkcs11.CKS_RO_USER_FUNCTIONS || session.State == pkcs11.CKS_RW_USER_FUNCTIONS {
+		return nil
+	}
+	token, err := s.ctx.GetTokenInfo(session.SlotID)
+	if err != nil {
+		return fmt.Errorf("read the token: %w", err)
+	}
+	if err := mayTry(token.Flags); err != nil {
+		return err
+	}
 	pin, err := o.pin()
 	if err != nil {
 		return err
@@ -127,17 +142,25 @@ func (o *opener) logIn(s *tokenSession) error {
 	}
 	err = s.ctx.Login(s.handle, pkcs11.CKU_USER, pin)
 	switch {
-	case err == nil || errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)): // with another session: a login is the process's
+	case err == nil || errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)): // for another key, just now
 		o.refused = nil
 		return nil
 	case errors.Is(err, pkcs11.Error(pkcs11.CKR_PIN_INCORRECT)), errors.Is(err, pkcs11.Error(pkcs11.CKR_PIN_INVALID)), errors.Is(err, pkcs11.Error(pkcs11.CKR_PIN_LEN_RANGE)):
 		o.refused = &pin
 		return fmt.Errorf("the token refused the PIN of %s: %w", o.uri.PINSource, err)
-	case errors.Is(err, pkcs11.Error(pkcs11.CKR_PIN_LOCKED)):
-		o.refused = &pin
-		return fmt.Errorf("log in: %w: after too many wrong PINs, only its security officer can give the token a new one", err)
 	}
 	return fmt.Errorf("log in: %w", err)
+}
+
+// mayTry leaves a token's last try to a person: a server that is started again and again would take it.
+func mayTry(flags uint) error {
+	if flags&pkcs11.CKF_USER_PIN_LOCKED != 0 {
+		return errors.New("the token locked itself after too many wrong PINs: its security officer can give it a new one")
+	}
+	if flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0 {
+		return errors.New("one more wrong PIN would lock the token, so none is tried: log in to it once by its own tool, with the right PIN, and see that pin-source holds it")
+	}
+	return nil
 }
 
 // findPrivate finds the private key, which must be one, and returns its CKA_ID.

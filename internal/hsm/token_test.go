@@ -259,6 +259,18 @@ func TestWrongPINIsTriedOnce(t *testing.T) {
 	opened.close()
 }
 
+func TestTheLastTryIsLeftToAPerson(t *testing.T) {
+	const sound = pkcs11.CKF_LOGIN_REQUIRED | pkcs11.CKF_USER_PIN_COUNT_LOW | pkcs11.CKF_TOKEN_INITIALIZED
+	if err := mayTry(sound); err != nil {
+		t.Error(err)
+	}
+	for flag, want := range map[uint]string{pkcs11.CKF_USER_PIN_FINAL_TRY: "would lock the token", pkcs11.CKF_USER_PIN_LOCKED: "locked itself"} {
+		if err := mayTry(sound | flag); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("flag %x: %v", flag, err)
+		}
+	}
+}
+
 // TestLostSessionsAreReplaced: a token that was taken out has neither sessions nor login when it is back.
 func TestLostSessionsAreReplaced(t *testing.T) {
 	s := soft(t)
