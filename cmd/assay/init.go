@@ -22,7 +22,7 @@ type initCommand struct {
 	RootKeyOut      string   `placeholder:"FILE" help:"Write the root's key here instead of into DIR; serving never needs it."`
 	CSR             bool     `name:"csr" help:"Make a certificate signing request for an existing PKI instead of a root."`
 	Issuer          string   `placeholder:"CERT" help:"Use this existing issuing CA (PEM chain, issuing certificate first)."`
-	Key             string   `placeholder:"URI" help:"Key of --issuer, as file:PATH (relative to DIR)."`
+	Key             string   `placeholder:"URI" help:"Key of the issuing CA, where it exists already: file:PATH (relative to DIR), or pkcs11:… in a hardware module."`
 }
 
 func (initCommand) Help() string {
@@ -39,8 +39,8 @@ func (c *initCommand) Run(ctx context.Context, term *terminal, g *globals) error
 	if c.CSR && c.Issuer != "" {
 		return usage(fmt.Errorf("--csr and --issuer exclude each other"))
 	}
-	if (c.Issuer == "") != (c.Key == "") {
-		return usage(fmt.Errorf("--issuer and --key go together"))
+	if c.Issuer != "" && c.Key == "" {
+		return usage(fmt.Errorf("--issuer needs --key"))
 	}
 	roots := map[string][]string{}
 	for _, value := range c.AttestationRoot {

@@ -38,7 +38,7 @@ func issuerLineOf(i issuance.Issuer) (issuerLine, error) {
 type issuerAdd struct {
 	Dir         string `required:"" placeholder:"DIR" help:"The installation's folder."`
 	Certificate string `required:"" placeholder:"FILE" help:"PEM chain, issuing certificate first; a root at its end is left out."`
-	Key         string `required:"" placeholder:"URI" help:"Its key, as file:PATH (relative to DIR)."`
+	Key         string `required:"" placeholder:"URI" help:"Its key: file:PATH (relative to DIR), or pkcs11:… in a hardware module."`
 	Name        string `help:"Name for lists. Default: the certificate's subject."`
 	Activate    bool   `help:"Sign new certificates with it."`
 }
@@ -48,6 +48,8 @@ func (issuerAdd) Help() string {
 
 Example:
   assay issuer add --dir ./a --certificate signed.pem --key file:keys/issuing.key --activate
+  assay issuer add --dir ./a --certificate signed.pem \
+    --key 'pkcs11:token=assay;object=issuing?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:keys/hsm.pin'
 
 Exit codes: 0 added; 2 unreadable input, or key and certificate do not fit; 3 failed.`
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"assay/internal/hsm"
 	"assay/internal/installation"
 
 	"github.com/alecthomas/kong"
@@ -114,7 +115,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // who interrupts again waits for nothing
-	os.Exit(run(ctx, os.Args[1:], &terminal{In: newInterruptible(ctx, os.Stdin), Out: os.Stdout, Err: os.Stderr, Now: time.Now}))
+	code := run(ctx, os.Args[1:], &terminal{In: newInterruptible(ctx, os.Stdin), Out: os.Stdout, Err: os.Stderr, Now: time.Now})
+	hsm.Close()
+	os.Exit(code)
 }
 
 // run is the whole program: it parses the arguments, runs the command and returns the exit code.

@@ -207,6 +207,32 @@ func TestWhatIsElsewhereIsNamed(t *testing.T) {
 	}
 }
 
+// TestPINOfAKeyInHardwareIsAKey: what opens a key that cannot be copied is as secret as a key that can.
+func TestPINOfAKeyInHardwareIsAKey(t *testing.T) {
+	dir := initialized(t)
+	ok(t, os.WriteFile(filepath.Join(dir, "hsm.pin"), []byte("314159"), 0o600))
+	i, err := installation.Open(t.Context(), dir, time.Now)
+	ok(t, err)
+	issuers, err := i.Store.Issuers(t.Context())
+	ok(t, err)
+	const uri = "pkcs11:token=assay;object=issuing?module-path=/nowhere/p11.so&pin-source=file:"
+	for _, pin := range []string{"hsm.pin", "/etc/assay/hsm.pin"} {
+		_, err = i.Store.AddIssuer(t.Context(), issuance.Call{Now: time.Now()}, issuance.Issuer{Name: "in hardware", Chain: issuers[0].Chain, Key: uri + pin})
+		ok(t, err)
+	}
+	ok(t, i.Close())
+	_, m := taken(t, dir, func(o *backup.Options) { o.Recipients, o.NoKeys = nil, true })
+	for _, want := range []backup.NotCopied{
+		{Use: "key of an issuing CA", Where: uri + "hsm.pin", Why: "not in a file"},
+		{Use: "PIN of an issuing CA's key", Where: "/etc/assay/hsm.pin", Why: "outside the folder"},
+		{Where: "hsm.pin", Why: "a private key, left out as asked"},
+	} {
+		if !slices.Contains(m.NotCopied, want) {
+			t.Errorf("not copied %+v, without %+v", m.NotCopied, want)
+		}
+	}
+}
+
 func TestTooLargeAFileIsRefused(t *testing.T) {
 	dir := initialized(t)
 	big := filepath.Join(dir, "recording.bin")

@@ -98,6 +98,12 @@ func (c *collector) named(dir string, config *installation.Config, issuerKeys []
 		}
 		if path == "" {
 			c.notCopied = append(c.notCopied, NotCopied{"key of an issuing CA", uri, whyDevice})
+			if path, err = ca.PINFile(uri, dir); err != nil {
+				return nil, fmt.Errorf("key of an issuing CA: %w", err)
+			}
+			if path != "" {
+				files = append(files, installation.NamedFile{Use: "PIN of an issuing CA's key", Path: path, Secret: true})
+			}
 			continue
 		}
 		files = append(files, installation.NamedFile{Use: "key of an issuing CA", Path: path, Secret: true})

@@ -239,7 +239,7 @@ func TestOpenKeyRefuses(t *testing.T) {
 		"file:group.pem": "0640", "file:others.pem": "0604", "file:writable.pem": "0620", "file:text.pem": "no PEM",
 		"file:sec1.pem": "EC PRIVATE KEY", "file:broken.pem": "parse", "file:two.pem": "more than one", "file:large.pem": "larger",
 		"file:missing.pem": "no such file", "file:.": "regular", "file:": "no file", "file://host/key.pem": "not file:PATH",
-		"file:key.pem?x": "not file:PATH", "key.pem": "not a URI", "pkcs11:token=a": `"pkcs11"`, "awskms:x": `"awskms"`,
+		"file:key.pem?x": "not file:PATH", "key.pem": "not a URI", "pkcs11:token=a": "no key", "awskms:x": `"awskms"`,
 	} {
 		_, err := OpenKey(uri, dir)
 		if err == nil || !strings.Contains(err.Error(), want) {

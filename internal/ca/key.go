@@ -13,27 +13,34 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"assay/internal/hsm"
 )
 
 // maxKeyFile is the largest key file that is read, in bytes.
 const maxKeyFile = 64 << 10
 
-// keyOpeners open the kinds of key URI, by scheme. Hardware modules and cloud keys join here: each
-// returns a crypto.Signer, which is all that issuers ask of a key.
+// maxPIN is the longest PIN of a token, in bytes.
+const maxPIN = 256
+
+// keyOpeners open the kinds of key URI, by scheme. Cloud keys join here: each returns a crypto.Signer,
+// which is all that issuers ask of a key.
 var keyOpeners = map[string]func(uri, baseDir string) (crypto.Signer, error){
-	"file": openKeyFile,
+	"file":   openKeyFile,
+	"pkcs11": openModuleKey,
 }
 
 // OpenKey opens the private key that a URI names. file:PATH is a PKCS#8 PEM file; a relative path is
 // taken from baseDir. A file that others than its owner may read is refused: its key is no secret.
+// pkcs11:… is a key in a hardware module (package hsm), whose PIN is in such a file.
 func OpenKey(uri, baseDir string) (crypto.Signer, error) {
 	scheme, _, found := strings.Cut(uri, ":")
 	if !found {
-		return nil, fmt.Errorf("open key %q: not a URI (file:PATH)", uri)
+		return nil, fmt.Errorf("open key %q: not a URI (file:PATH or pkcs11:…)", uri)
 	}
 	open, known := keyOpeners[strings.ToLower(scheme)]
 	if !known {
-		return nil, fmt.Errorf("open key: keys of kind %q are not supported; file: is", scheme)
+		return nil, fmt.Errorf("open key: keys of kind %q are not supported; file: and pkcs11: are", scheme)
 	}
 	key, err := open(uri, baseDir)
 	if err != nil {
@@ -67,6 +74,50 @@ func KeyFile(uri, baseDir string) (string, error) {
 		return "", fmt.Errorf("%q names no file", uri)
 	}
 	return path, nil
+}
+
+// PINFile is the file with the PIN that opens the key of a URI, a relative one taken from baseDir; "" for a key
+// that needs none.
+func PINFile(uri, baseDir string) (string, error) {
+	scheme, _, _ := strings.Cut(uri, ":")
+	if !strings.EqualFold(scheme, "pkcs11") {
+		return "", nil
+	}
+	key, err := hsm.Parse(uri)
+	if err != nil {
+		return "", err
+	}
+	return pinFile(key, baseDir)
+}
+
+func pinFile(key *hsm.URI, baseDir string) (string, error) {
+	path, err := KeyFile(key.PINSource, baseDir)
+	if err != nil {
+		return "", fmt.Errorf("pin-source: %w", err)
+	}
+	return path, nil
+}
+
+func openModuleKey(uri, baseDir string) (crypto.Signer, error) {
+	key, err := hsm.Parse(uri)
+	if err != nil {
+		return nil, err
+	}
+	return hsm.Open(key, func() (string, error) {
+		path, err := pinFile(key, baseDir)
+		if err != nil {
+			return "", err
+		}
+		data, err := readSecret(path)
+		if err != nil {
+			return "", fmt.Errorf("pin-source: %w", err)
+		}
+		pin := strings.TrimRight(string(data), "\r\n")
+		if pin == "" || len(pin) > maxPIN {
+			return "", fmt.Errorf("pin-source: %s does not hold a PIN of 1 to %d bytes", path, maxPIN)
+		}
+		return pin, nil
+	})
 }
 
 func openKeyFile(uri, baseDir string) (crypto.Signer, error) {

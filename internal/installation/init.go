@@ -43,7 +43,7 @@ type InitOptions struct {
 	RootKeyOut       string          // where the root's key goes instead of the installation
 	SigningRequest   bool            // make a CSR for an existing PKI instead of a root
 	IssuerChain      string          // PEM file of an existing issuing CA; with IssuerKey
-	IssuerKey        string          // key URI of it
+	IssuerKey        string          // key URI of the issuing CA; default: a key is made, in a file
 	Now              func() time.Time
 	From             string // who does it, for the audit
 
@@ -275,12 +275,8 @@ func (o *InitOptions) issuer(dir string, result *InitResult) (*newIssuer, error)
 		}
 		return &newIssuer{chain: chain, key: o.IssuerKey}, nil
 	}
-	key, err := ca.GenerateKey(o.KeyAlgorithm)
+	key, uri, err := o.issuingKey(dir)
 	if err != nil {
-		return nil, err
-	}
-	keyPath := filepath.Join(keysFolder, "issuing.key")
-	if err := ca.WriteKey(filepath.Join(dir, keyPath), key); err != nil {
 		return nil, err
 	}
 	if o.SigningRequest {
@@ -298,7 +294,22 @@ func (o *InitOptions) issuer(dir string, result *InitResult) (*newIssuer, error)
 	if err := writeNew(filepath.Join(dir, certsFolder, "issuing.pem"), certificatePEM(issuing), 0o644); err != nil {
 		return nil, err
 	}
-	return &newIssuer{chain: [][]byte{issuing}, key: "file:" + keyPath}, nil
+	return &newIssuer{chain: [][]byte{issuing}, key: uri}, nil
+}
+
+// issuingKey opens the key that exists, or makes one.
+func (o *InitOptions) issuingKey(dir string) (key crypto.Signer, uri string, err error) {
+	if o.IssuerKey != "" {
+		if key, err = ca.OpenKey(o.IssuerKey, dir); err != nil {
+			return nil, "", &ConfigError{err}
+		}
+		return key, o.IssuerKey, nil
+	}
+	if key, err = ca.GenerateKey(o.KeyAlgorithm); err != nil {
+		return nil, "", err
+	}
+	path := filepath.Join(keysFolder, "issuing.key")
+	return key, "file:" + path, ca.WriteKey(filepath.Join(dir, path), key)
 }
 
 // root makes the root and signs the issuing CA with it; the root's key is not needed again.
