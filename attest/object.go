@@ -3,6 +3,7 @@ package attest
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
@@ -79,6 +80,9 @@ func decodeObject(data []byte) (object, error) {
 	}
 	if utf8.RuneCountInString(o.Format) > maxFormat {
 		return object{}, refuse(CheckObjectWellFormed, fmt.Sprintf("fmt is longer than %d characters", maxFormat), nil)
+	}
+	if strings.ContainsFunc(o.Format, func(r rune) bool { return r < '!' || r > '~' }) {
+		return object{}, refuse(CheckObjectWellFormed, "fmt is not printable ASCII", nil)
 	}
 	if !isMajor(o.Statement, majorMap) {
 		return object{}, refuse(CheckObjectWellFormed, "the attestation object has no attStmt that is a map", nil)

@@ -95,11 +95,12 @@ func TestParseResponseKeepsRefusedObjects(t *testing.T) {
 	for what, c := range map[string]struct{ object, check string }{
 		"nothing inside": {"", attest.CheckObjectWellFormed},
 		"not CBOR":       {"\xff", attest.CheckObjectWellFormed},
+		"NUL in fmt":     {"\xa3cfmtbx\x00gattStmt\xa0hauthData@", attest.CheckObjectWellFormed},
 		"too large":      {strings.Repeat("a", attest.MaxObject+1), attest.CheckObjectSize},
 	} {
 		r, err := attest.ParseResponse([]byte(`{"attObj":"` + base64.RawURLEncoding.EncodeToString([]byte(c.object)) + `","error":"e"}`))
 		wantRefusal(t, nil, err, c.check)
-		if r == nil || r.Kind != attest.Attested || string(r.Object) != c.object || r.DeviceError != "e" {
+		if r == nil || r.Kind != attest.Attested || string(r.Object) != c.object || r.DeviceError != "e" || r.Format != "" {
 			t.Errorf("%s: response %+v does not hold what was sent", what, r)
 		}
 	}

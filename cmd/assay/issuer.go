@@ -48,8 +48,7 @@ func (issuerAdd) Help() string {
 
 Example:
   assay issuer add --dir ./a --certificate signed.pem --key file:keys/issuing.key --activate
-  assay issuer add --dir ./a --certificate signed.pem \
-    --key 'pkcs11:token=assay;object=issuing?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:keys/hsm.pin'
+  assay issuer add --dir ./a --certificate signed.pem --key 'pkcs11:token=assay;object=issuing?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:keys/hsm.pin'
 
 Exit codes: 0 added; 2 unreadable input, or key and certificate do not fit; 3 failed.`
 }

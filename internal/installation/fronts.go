@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/netutil"
 )
@@ -21,6 +23,52 @@ type front struct {
 	handler  http.Handler
 	tls      *tls.Config // nil: plain HTTP
 	server   *http.Server
+	busy     busyConnections
+}
+
+// busyConnections are those that a request is in, or that are new, so that one is to be expected.
+type busyConnections struct {
+	mu       sync.Mutex
+	all      map[net.Conn]struct{}
+	stopping atomic.Bool // each is to be closed after its request
+}
+
+func (b *busyConnections) note(c net.Conn, state http.ConnState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if state != http.StateNew && state != http.StateActive {
+		delete(b.all, c)
+		return
+	}
+	if b.all == nil {
+		b.all = make(map[net.Conn]struct{})
+	}
+	b.all[c] = struct{}{}
+}
+
+// await waits until none is busy.
+func (b *busyConnections) await(ctx context.Context) {
+	for ctx.Err() == nil {
+		b.mu.Lock()
+		left := len(b.all)
+		b.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		time.Sleep(busyInterval)
+	}
+}
+
+// busyInterval is how often a server that stops looks whether it is done.
+const busyInterval = 5 * time.Millisecond
+
+func (b *busyConnections) handler(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if b.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // metricsFront is the listener of metrics and health.
@@ -54,13 +102,17 @@ func (f *fronts) open(name, address, configuredURL string) (*front, error) {
 func (f *fronts) serve() <-chan error {
 	f.done = make(chan error, len(f.all))
 	for _, one := range f.all {
+		count := f.measures.connections(one.name)
 		one.server = &http.Server{
-			Handler: one.handler, TLSConfig: one.tls,
+			Handler: one.busy.handler(one.handler), TLSConfig: one.tls,
 			ReadHeaderTimeout: f.limits.header, ReadTimeout: f.limits.read, WriteTimeout: f.limits.write,
 			IdleTimeout: f.limits.idle, MaxHeaderBytes: f.limits.maxHeaderBytes,
-			HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: f.limits.streams},
-			ErrorLog:  f.measures.errorLog(one.name, f.log),
-			ConnState: f.measures.connections(one.name),
+			HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: f.limits.streams},
+			ErrorLog: f.measures.errorLog(one.name, f.log),
+			ConnState: func(c net.Conn, state http.ConnState) {
+				count(c, state)
+				one.busy.note(c, state)
+			},
 		}
 		go func() {
 			if one.tls != nil {
@@ -90,11 +142,23 @@ func (f *fronts) stop(ctx context.Context, which func(*front) bool) error {
 	var stopping sync.WaitGroup
 	for n, one := range f.all {
 		if which(one) {
-			stopping.Go(func() { errs[n] = one.server.Shutdown(ctx) })
+			stopping.Go(func() { errs[n] = one.stop(ctx) })
 		}
 	}
 	stopping.Wait()
 	return errors.Join(errs...)
+}
+
+// stop takes no more connections, and answers the requests on those that there are. The server's own Shutdown
+// comes last: it drops a request that it has just read.
+func (f *front) stop(ctx context.Context) error {
+	f.busy.stopping.Store(true)
+	err := f.listener.Close()
+	f.busy.await(ctx)
+	if shut := f.server.Shutdown(ctx); !errors.Is(shut, net.ErrClosed) { // the listener is
+		err = errors.Join(err, shut)
+	}
+	return err
 }
 
 // close closes listeners that are not served; those that are, are closed already.

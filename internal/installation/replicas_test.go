@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -199,6 +200,20 @@ func TestReplicasServeAsOne(t *testing.T) {
 		last, err := f.inst.Store.LastSeal(t.Context())
 		return err == nil && last != nil
 	})
+
+	// A folder without the key that the others seal with.
+	forgetful := f.replicas[0].dir + "-forgetful"
+	if err := copyFolder(forgetful, f.replicas[0].dir); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, forgetful, f.replicas[0].address, counterpart.FreeAddress(t))
+	if err := os.Remove(auditKeyPath(forgetful)); err != nil {
+		t.Fatal(err)
+	}
+	err = opened(t, forgetful).Serve(t.Context(), ServeOptions{Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "audit.key is missing") {
+		t.Errorf("a server without the sealing key: %v", err)
+	}
 }
 
 // TestRollingRestartFailsNoDevice: every replica is restarted in turn while devices enrol.

@@ -59,6 +59,22 @@ func auditKey(dir string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
+// sealingKey is auditKey for a server. Where several share a database, one that lost its key must not go on
+// with another.
+func (i *Installation) sealingKey(ctx context.Context) (ed25519.PrivateKey, error) {
+	path := auditKeyPath(i.Dir)
+	if _, err := os.Stat(path); i.Store.Shared() && errors.Is(err, fs.ErrNotExist) {
+		last, err := i.Store.LastSeal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if last != nil {
+			return nil, &ConfigError{fmt.Errorf("%s is missing, but the audit trail in the database is sealed: copy the key from another server's folder", path)}
+		}
+	}
+	return auditKey(i.Dir)
+}
+
 func makeAuditKey(path string) (ed25519.PrivateKey, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

@@ -93,7 +93,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	key, err := auditKey(i.Dir)
+	key, err := i.sealingKey(ctx)
 	if err != nil {
 		return err
 	}

@@ -283,9 +283,12 @@ func (h *harness) contentsOf(tables []string) string {
 	sum := sha256.New()
 	for _, table := range tables {
 		fmt.Fprintln(sum, table)
-		for _, row := range h.rows(`SELECT * FROM "` + table + `" ORDER BY 1, 2`) {
-			fmt.Fprintf(sum, "%q\n", row)
+		var lines []string
+		for _, row := range h.rows(`SELECT * FROM "` + table + `"`) {
+			lines = append(lines, fmt.Sprintf("%q\n", row))
 		}
+		slices.Sort(lines)
+		fmt.Fprint(sum, lines)
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -75,6 +75,8 @@ type session interface {
 type tx struct {
 	session
 	audited []event // audit rows that it wrote: counted once they are committed
+	audit   string  // the id of the last of them
+	nonce   issuance.Nonce
 }
 
 // changeKind says how a change is committed: a set of the following.

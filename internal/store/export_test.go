@@ -94,3 +94,32 @@ func TablesOf(ctx context.Context, one, other string) (ones, others []string, er
 	}
 	return ones, others, nil
 }
+
+// CommittedTransaction is the number of a transaction that was committed.
+func (s *Store) CommittedTransaction(ctx context.Context) (id string, err error) {
+	err = s.db.(*postgresDB).pool.QueryRow(ctx, `SELECT pg_current_xact_id()::text`).Scan(&id)
+	return id, err
+}
+
+// Outcome is what became of a transaction that wrote an audit row.
+func (s *Store) Outcome(ctx context.Context, transaction, audit string) error {
+	return s.db.(*postgresDB).outcome(ctx, &lostCommit{transaction, errors.New("cut")}, witnessOf(&tx{audit: audit}))
+}
+
+// Settings are what a kind of change asks of PostgreSQL.
+func (s *Store) Settings(ctx context.Context, kind string) (map[string]string, error) {
+	kinds := map[string]changeKind{"durable": changeDurable, "relaxed": changeRelaxed, "step": changeByRow,
+		"relaxed step": changeRelaxed | changeByRow, "ending step": changeEnding | changeByRow}
+	settings := map[string]string{}
+	err := s.db.do(ctx, kinds[kind], func(t *tx) error {
+		for _, name := range []string{"synchronous_commit", "transaction_isolation", "enable_seqscan", "idle_in_transaction_session_timeout"} {
+			var value string
+			if err := t.row(`SELECT current_setting(?)`, name).Scan(&value); err != nil {
+				return err
+			}
+			settings[name] = value
+		}
+		return nil
+	})
+	return settings, err
+}

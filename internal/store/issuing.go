@@ -199,14 +199,9 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 		if err != nil {
 			return err
 		}
-		// Whoever revoked what the device has did not find this one, which was not valid yet.
-		if err := t.contestDevices(device, c.Attested.Serial, c.Attested.UDID); err != nil {
+		bound := device // the row that its code is bound to
+		if err := t.contestDevices(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
 			return err
-		}
-		if barred, err := t.bars(device, c.Attested.Serial, c.Attested.UDID); err != nil {
-			return err
-		} else if barred {
-			return issuance.ErrDeviceBarred
 		}
 		if c.Attested.Serial != "" || c.Attested.UDID != "" {
 			found, err := s.knownDevice(t, call, c.Attested, byCertificate)
@@ -214,6 +209,16 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 				return err
 			}
 			device = string(found)
+		}
+		// Whoever revoked what the device has did not find this one, which was not valid yet. Its row may be
+		// younger than the first look.
+		if err := t.contestDevices(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
+			return err
+		}
+		if barred, err := t.bars(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
+			return err
+		} else if barred {
+			return issuance.ErrDeviceBarred
 		}
 		if err := t.completeRows(call.Now, c, device, code); err != nil {
 			return err

@@ -15,6 +15,7 @@ func (t *tx) spend(n issuance.Nonce) error {
 	if n.IsZero() {
 		return nil
 	}
+	t.nonce = n
 	err := t.first(issuance.ErrNonceUsed, `INSERT INTO nonces (expires_at, id) VALUES (?, ?) ON CONFLICT DO NOTHING`, stamp(n.ExpiresAt), n.ID[:])
 	if err != nil {
 		return fmt.Errorf("spend nonce: %w", err)

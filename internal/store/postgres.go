@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"assay/internal/issuance"
 
@@ -25,8 +27,10 @@ const (
 	// transaction undid: a restart of the database takes less, and a request has longer.
 	retryBudget = 8 * time.Second
 
-	// transactionTimeout bounds one try of a change, and one read.
-	transactionTimeout = 10 * time.Second
+	// stepTimeout bounds one try of a step of an enrolment; changeTimeout that of what operators and upkeep
+	// do, a thousand codes at once for one, and a read.
+	stepTimeout   = 10 * time.Second
+	changeTimeout = time.Minute
 
 	// offlineTimeout bounds one try of a change that nobody waits for.
 	offlineTimeout = time.Hour
@@ -139,41 +143,45 @@ func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) err
 	if err != nil {
 		return noConnection(ctx, err)
 	}
-	defer conn.Release()
 	began := d.now()
-	limit := transactionTimeout
-	if kind.is(changeOffline) {
-		limit = offlineTimeout
-	}
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeLimit(kind))
 	defer cancel()
 	p := beginPostgres(work, conn.Conn(), kind)
 	t := &tx{session: p}
 	err = guarded(run, t)
-	if p.err != nil { // whatever the change made of it: nothing can be committed any more
-		err = p.err
+	failed := p.err // whatever the change made of it: nothing can be committed any more
+	if failed == nil && keeps(err) {
+		failed = p.commit()
+	} else if failed == nil {
+		failed = err
 	}
-	if !keeps(err) {
+	if failed != nil {
 		p.rollBack()
-		d.note(p.err)
-		return err
 	}
-	if committed := p.commit(); committed != nil {
-		lost, isLost := errors.AsType[*lostCommit](committed)
-		if isLost {
-			committed = d.outcome(ctx, lost)
-		}
-		if committed != nil {
-			d.note(committed)
-			return committed
-		}
+	conn.Release() // before another one is asked for
+	if lost, isLost := errors.AsType[*lostCommit](failed); isLost {
+		failed = d.outcome(ctx, lost, witnessOf(t))
 	}
-	d.note(nil)
+	d.note(failed)
+	if failed != nil {
+		return failed
+	}
 	d.metrics.committed(!kind.is(changeRelaxed), d.now().Sub(began), t.audited)
 	if k, ok := errors.AsType[*kept](err); ok {
 		err = k.err
 	}
 	return err
+}
+
+// timeLimit is how long one try of a change may take.
+func timeLimit(kind changeKind) time.Duration {
+	switch {
+	case kind.is(changeOffline):
+		return offlineTimeout
+	case kind.is(changeByRow):
+		return stepTimeout
+	}
+	return changeTimeout
 }
 
 // note keeps whether the database failed at the last change.
@@ -185,24 +193,61 @@ func (d *postgresDB) note(err error) {
 	}
 }
 
-// outcome asks the database what became of a transaction whose commit was not answered. An error that says
-// that it was undone is one to try again after.
-func (d *postgresDB) outcome(ctx context.Context, lost *lostCommit) error {
+// outcome finds out what became of a transaction whose commit was not answered. Once it has ended it was
+// committed if its witness is there: an audit row or a spent nonce, which no other transaction can have
+// written. That the database says of the transaction itself would not do: after a crash its number is used
+// again. An error that says that it was undone is one to try again after.
+func (d *postgresDB) outcome(ctx context.Context, lost *lostCommit, w witness) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryBudget)
 	defer cancel()
 	for {
-		var status *string
-		err := d.pool.QueryRow(ctx, `SELECT pg_xact_status($1::text::xid8)`, lost.transaction).Scan(&status)
+		ended, err := d.ended(ctx, lost.transaction)
+		if ended && w.query == "" {
+			return &lostConnection{lost.err} // it changed nothing that cannot be changed twice
+		}
+		committed := false
+		if ended {
+			err = d.pool.QueryRow(ctx, translated(w.query), w.args...).Scan(&committed)
+		}
 		switch {
-		case ctx.Err() != nil, err == nil && status == nil:
-			return errors.Join(ErrUnknownOutcome, lost.err, err)
-		case err == nil && *status == "committed":
+		case ended && err == nil && committed:
 			return nil
-		case err == nil && *status == "aborted":
+		case ended && err == nil:
 			return &lostConnection{lost.err}
+		case ctx.Err() != nil:
+			return errors.Join(ErrUnknownOutcome, lost.err, err)
 		}
 		pause(ctx, 100*time.Millisecond) // it is being committed, or the database comes up again
 	}
+}
+
+// ended reports whether a transaction is over: the server's part of a connection may live on for a while.
+func (d *postgresDB) ended(ctx context.Context, transaction string) (bool, error) {
+	var status *string
+	err := d.pool.QueryRow(ctx, `SELECT pg_xact_status($1::text::xid8)`, transaction).Scan(&status)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "22023" { // no transaction has that number yet: a crash took it
+		return true, nil
+	}
+	return err == nil && (status == nil || *status != "in progress"), err
+}
+
+// witness is a question whose answer is true once a transaction is committed. The zero witness is that of one
+// that may be made again without harm.
+type witness struct {
+	query string
+	args  []any
+}
+
+// witnessOf is what tells that a change was committed. Whatever must not be made twice is in the audit trail, or
+// spends a nonce.
+func witnessOf(t *tx) witness {
+	switch {
+	case t.audit != "":
+		return witness{`SELECT EXISTS (SELECT 1 FROM audit WHERE id = ?)`, []any{t.audit}}
+	case !t.nonce.IsZero():
+		return witness{`SELECT EXISTS (SELECT 1 FROM nonces WHERE expires_at = ? AND id = ?)`, []any{stamp(t.nonce.ExpiresAt), t.nonce.ID[:]}}
+	}
+	return witness{}
 }
 
 // retryReason says what undid a change or a read.
@@ -223,6 +268,9 @@ func (l *lostConnection) Unwrap() error { return l.err }
 // reasonToRetry says why something that failed can be done again: nothing of it was committed, and it may go
 // otherwise. It is "" if there is no reason.
 func reasonToRetry(err error) retryReason {
+	if errors.Is(err, ErrUnknownOutcome) {
+		return ""
+	}
 	if _, lost := errors.AsType[*lostConnection](err); lost {
 		return byConnection
 	}
@@ -235,7 +283,7 @@ func reasonToRetry(err error) retryReason {
 		return byConflict
 	case "23505": // unique violation
 		return byCollision
-	case "57P01", "57P02", "57P03": // shut down, crashed, starting up
+	case "57P01", "57P02", "57P03", "53300": // shut down, crashed, starting up, too many connections
 		return byConnection
 	}
 	return ""
@@ -311,6 +359,9 @@ func (u *unreachableError) Error() string {
 func (u *unreachableError) Unwrap() error { return u.err }
 
 func (d *postgresDB) row(ctx context.Context, query string, args ...any) scanner {
+	if !areTexts(args) {
+		return failedRow{sql.ErrNoRows}
+	}
 	return scanFunc(func(into ...any) error {
 		return d.retry(ctx, func() error {
 			return d.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -344,6 +395,15 @@ func (d *postgresDB) rows(ctx context.Context, each func(scanner) error, query s
 	})
 }
 
+// areTexts reports whether all texts are such as PostgreSQL can hold. Strangers choose the ids in URLs: one that
+// is no text names nothing.
+func areTexts(args []any) bool {
+	return !slices.ContainsFunc(args, func(arg any) bool {
+		text, is := arg.(string)
+		return is && (strings.ContainsRune(text, 0) || !utf8.ValidString(text))
+	})
+}
+
 // read lends a connection for one read.
 func (d *postgresDB) read(ctx context.Context, work func(context.Context, *pgx.Conn) error) error {
 	conn, err := d.pool.Acquire(ctx)
@@ -351,7 +411,7 @@ func (d *postgresDB) read(ctx context.Context, work func(context.Context, *pgx.C
 		return noConnection(ctx, err)
 	}
 	defer conn.Release()
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
+	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	return ifLost(conn.Conn(), work(bounded, conn.Conn()))
 }

@@ -2,20 +2,29 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/internal/store"
+	"assay/internal/store/storetest"
+	"assay/policy"
 )
 
 // cutter stands between a store and its database, and cuts a connection at its commit.
 type cutter struct {
 	listener net.Listener
 	database string
-	when     atomic.Int32 // cutNever, or one of the others for the next commit
+	when     atomic.Int32                         // cutNever, or one of the others for the next commit
+	heard    atomic.Pointer[func(message []byte)] // told of all that the store says, before the database
 	cuts     atomic.Int32
 }
 
@@ -48,6 +57,13 @@ func newCutter(t *testing.T, database string) *cutter {
 	return c
 }
 
+// url is the database's through the cutter, without prepared statements, so that each message holds its text.
+func (c *cutter) url(direct url.URL) string {
+	direct.Host = c.listener.Addr().String()
+	direct.RawQuery += "&default_query_exec_mode=exec"
+	return direct.String()
+}
+
 func (c *cutter) carry(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", c.database)
@@ -58,6 +74,7 @@ func (c *cutter) carry(client net.Conn) {
 	var ending atomic.Int32
 	answered := make(chan struct{})
 	go func() {
+		defer client.Close()
 		defer close(answered)
 		answers := make([]byte, 64<<10)
 		for {
@@ -79,6 +96,9 @@ func (c *cutter) carry(client net.Conn) {
 		n, err := client.Read(asked)
 		if err != nil {
 			return
+		}
+		if heard := c.heard.Load(); heard != nil {
+			(*heard)(asked[:n])
 		}
 		when := c.when.Load()
 		if when != cutNever && isCommit(asked[:n]) && c.when.CompareAndSwap(when, cutNever) {
@@ -109,10 +129,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	cut := newCutter(t, direct.Host)
-	through := *direct
-	through.Host = cut.listener.Addr().String()
-	through.RawQuery += "&default_query_exec_mode=exec"
-	s := openAt(t, through.String())
+	s := openURL(t, cut.url(*direct)+"&pool_max_conns=1") // the outcome is asked for on a new connection
 	for name, when := range map[string]int32{"before": cutBefore, "after": cutAfter, "then": cutThen} {
 		minted := func() (n int) {
 			for _, err := range s.Codes(t.Context(), issuance.CodeFilter{}) {
@@ -138,5 +155,105 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	}
 	if retries := s.Retries(); retries != 1 {
 		t.Errorf("%v retries, want one: for the commit that never arrived", retries)
+	}
+}
+
+// TestOutcomeRestsOnWhatIsThere: a crash gives a transaction's number to another one, so that it was committed
+// says nothing.
+func TestOutcomeRestsOnWhatIsThere(t *testing.T) {
+	p := newPostgres(t)
+	s := openURL(t, p.database(t))
+	b := storetest.NewBench(t, s)
+	b.Mint()
+	transaction, err := s.CommittedTransaction(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var row audit.Row
+	for r, err := range s.Audit(t.Context(), audit.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		row = r
+	}
+	const future = "1000000000"
+	for _, test := range []struct {
+		name, transaction, audit string
+		committed                bool
+	}{
+		{"its row is there", transaction, row.ID, true},
+		{"its row is not there", transaction, "audit_none", false},
+		{"a number that a crash took, its row is not there", future, "audit_none", false},
+	} {
+		err := s.Outcome(t.Context(), test.transaction, test.audit)
+		if (err == nil) != test.committed || errors.Is(err, store.ErrUnknownOutcome) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+// TestDeviceListedAndLostDuringCompletion: the device has no row when the completion first looks for it.
+func TestDeviceListedAndLostDuringCompletion(t *testing.T) {
+	p := newPostgres(t)
+	direct, err := url.Parse(p.database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openURL(t, direct.String())
+	b := storetest.NewBench(t, s)
+	cut := newCutter(t, direct.Host)
+	slow := openURL(t, cut.url(*direct))
+	_, value := b.Mint()
+	_, cert := b.Claimed(value)
+	completion := storetest.CompletionFor(cert)
+	completion.Attested = issuance.Device{Serial: "NEWSERIAL1", Attested: true}
+	var once sync.Once
+	lose := func(message []byte) {
+		if !bytes.Contains(message, []byte("WHERE serial = $1 AND serial <> ''")) {
+			return
+		}
+		once.Do(func() {
+			in, err := s.ImportDevices(t.Context(), b.Operator(), issuance.Import{Source: "operator:x", Listings: []issuance.Listing{{Serial: "NEWSERIAL1"}}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, _, err := s.SetDeviceState(t.Context(), b.Operator(), in[0].Device, 0, issuance.StateChange{State: policy.Lost, Revoke: true}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	cut.heard.Store(&lose)
+	_, err = slow.CompleteIssue(t.Context(), b.Operator(), completion)
+	if !errors.Is(err, issuance.ErrDeviceBarred) {
+		t.Errorf("error %v", err)
+	}
+	if after, err := s.Certificate(t.Context(), cert.ID); err != nil || after.Status != issuance.CertificateReserved {
+		t.Errorf("the certificate is %s, %v", after.Status, err)
+	}
+}
+
+// TestHowChangesAreCommitted holds what each kind of change asks of PostgreSQL.
+func TestHowChangesAreCommitted(t *testing.T) {
+	p := newPostgres(t)
+	s := openURL(t, p.database(t))
+	for _, test := range []struct {
+		name                  string
+		durable, serializable bool
+	}{{"durable", true, true}, {"relaxed", false, true}, {"step", true, false}, {"relaxed step", false, false}, {"ending step", true, false}} {
+		settings, err := s.Settings(t.Context(), test.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"synchronous_commit": "off", "transaction_isolation": "read committed", "enable_seqscan": "off", "idle_in_transaction_session_timeout": "5s"}
+		if test.durable {
+			want["synchronous_commit"] = "on"
+		}
+		if test.serializable {
+			want["transaction_isolation"] = "serializable"
+		}
+		if diff := cmp.Diff(want, settings); diff != "" {
+			t.Errorf("%s: %s", test.name, diff)
+		}
 	}
 }

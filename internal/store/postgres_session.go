@@ -40,9 +40,10 @@ func beginPostgres(ctx context.Context, conn *pgx.Conn, kind changeKind) *pgSess
 	}
 	// A scan of a whole table would conflict with every change of it; nobody needs one here. Whatever stops
 	// this process must not leave locks for long.
-	p.queue(func(r pgx.BatchResults) error { return r.QueryRow().Scan(&p.transaction, nil, nil, nil) },
+	p.queue(func(r pgx.BatchResults) error { return r.QueryRow().Scan(&p.transaction, nil, nil, nil, nil) },
 		`SELECT pg_current_xact_id()::text, set_config('enable_seqscan', 'off', true),
-			set_config('idle_in_transaction_session_timeout', '10s', true), set_config('synchronous_commit', $1, true)`, onDisk)
+			set_config('jit', 'off', true), set_config('idle_in_transaction_session_timeout', '5s', true),
+			set_config('synchronous_commit', $1, true)`, onDisk)
 	return p
 }
 
@@ -91,6 +92,9 @@ func (p *pgSession) exec(query string, args ...any) (n int64, err error) {
 }
 
 func (p *pgSession) first(otherwise error, query string, args ...any) error {
+	if p.transaction != "" {
+		return errors.New("a change's first statement comes after another one")
+	}
 	p.queue(func(r pgx.BatchResults) error {
 		tag, err := r.Exec()
 		if err == nil && tag.RowsAffected() != 1 {
@@ -107,6 +111,9 @@ func (p *pgSession) write(query string, args ...any) error {
 }
 
 func (p *pgSession) row(query string, args ...any) scanner {
+	if !areTexts(args) {
+		return failedRow{sql.ErrNoRows}
+	}
 	return scanFunc(func(into ...any) error {
 		p.queue(func(r pgx.BatchResults) error { return r.QueryRow().Scan(into...) }, translated(query), args...)
 		return p.send()
@@ -144,6 +151,9 @@ func (p *pgSession) updated(read, id, update string, args ...any) scanner {
 }
 
 func (p *pgSession) rows(each func(scanner) error, query string, args ...any) error {
+	if !areTexts(args) {
+		return nil
+	}
 	var own error // of each: not the database's
 	p.queue(func(r pgx.BatchResults) error {
 		rows, err := r.Query()

@@ -78,7 +78,7 @@ func TestListsOfUpkeepUseTheirIndexes(t *testing.T) {
 }
 
 // wholeTables are the tables that stay small and may be read from end to end.
-var wholeTables = []string{"issuers", "nonce_keys", "newer"}
+var wholeTables = []string{"issuers", "nonce_keys", "newer", "leases"}
 
 // checkPlans asks SQLite how it would run every statement that the suite used.
 func checkPlans(t *testing.T, statements []string) {

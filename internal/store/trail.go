@@ -56,7 +56,7 @@ func (s *Store) record(t *tx, call issuance.Call, r audit.Row, p audit.Personal)
 	if err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
-	t.audited = append(t.audited, event{r.Action, r.Outcome})
+	t.audited, t.audit = append(t.audited, event{r.Action, r.Outcome}), string(id)
 	if err := t.write(`INSERT INTO audit_unsealed (audit) VALUES (?)`, string(id)); err != nil {
 		return fmt.Errorf("write audit row to seal: %w", err)
 	}

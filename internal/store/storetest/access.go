@@ -70,6 +70,25 @@ var nonceTests = map[string]func(*testing.T, *Bench){
 			t.Error(diff)
 		}
 	},
+	"WhatIsNoTextNamesNothing": func(t *testing.T, b *Bench) {
+		for _, id := range []string{"\x00", "order_\x00", "\xff"} {
+			_, err := b.Store.Account(b.ctx(), issuance.AccountID(id))
+			b.wantError(err, issuance.ErrNotFound)
+			_, err = b.Order(b.ctx(), issuance.OrderID(id))
+			b.wantError(err, issuance.ErrNotFound)
+			_, err = b.ReadOrder(b.ctx(), b.Call(), issuance.OrderID(id))
+			b.wantError(err, issuance.ErrNotFound)
+			_, err = b.CodeByValue(b.ctx(), Directory, id)
+			b.wantError(err, issuance.ErrNotFound)
+			_, err = b.CollectCertificate(b.ctx(), b.Call(), issuance.CertificateID(id), func(issuance.Certificate) error { return nil })
+			b.wantError(err, issuance.ErrNotFound)
+			known, err := b.RecordRefusal(b.ctx(), b.Call(), issuance.ClientRefusal{Directory: Directory, Order: issuance.OrderID(id),
+				Refusal: issuance.Refusal{Problem: "malformed", Check: "url", Detail: id}})
+			if b.ok(err); known {
+				t.Errorf("%q is known", id)
+			}
+		}
+	},
 	"ServersAgreeOnANonceKey": func(t *testing.T, b *Bench) {
 		keys := make([]issuance.NonceKey, 16)
 		for _, err := range race(len(keys), func(i int) (err error) {
