@@ -412,6 +412,7 @@ func TestGrantDropsNamesOutsideRFC5280(t *testing.T) {
 		"space":           {asking{altNames: []csr.AltName{{Kind: csr.AltDNS, Value: " "}}}, "subjectAltName.dNSName"},
 		"relative URI":    {asking{altNames: []csr.AltName{{Kind: csr.AltURI, Value: "/path"}}}, "subjectAltName.uniformResourceIdentifier"},
 		"URI host":        {asking{altNames: []csr.AltName{{Kind: csr.AltURI, Value: "https://a_b/"}}}, "subjectAltName.uniformResourceIdentifier"},
+		"bare IPv6 host":  {asking{altNames: []csr.AltName{{Kind: csr.AltURI, Value: "urn://:::"}}}, "subjectAltName.uniformResourceIdentifier"},
 		"scheme alone":    {asking{altNames: []csr.AltName{{Kind: csr.AltURI, Value: "urn:"}}}, "subjectAltName.uniformResourceIdentifier"},
 		"long CN":         {asking{subject: csr.Name{one(oidCommonName, long)}}, "subject.2.5.4.3"},
 		"country":         {asking{subject: csr.Name{one("2.5.4.6", "U")}}, "subject.2.5.4.6"},

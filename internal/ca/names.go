@@ -231,11 +231,18 @@ func altNameProblem(kind csr.AltKind, value string) string {
 		if err != nil || link.Scheme == "" || link.Opaque == "" && link.Host == "" {
 			return "is no absolute URI (RFC 5280, section 4.2.1.6)"
 		}
-		if _, err := netip.ParseAddr(link.Hostname()); err != nil && link.Host != "" && !isQualified(link.Hostname()) {
+		if link.Host != "" && !isAddressOf(link) && !isQualified(link.Hostname()) {
 			return "is a URI whose host is neither a fully qualified name nor an address (RFC 5280, section 4.2.1.6)"
 		}
 	}
 	return ""
+}
+
+// isAddressOf reports whether the host of a URI is an address: one of IPv6 stands in brackets (RFC 3986, section
+// 3.2.2).
+func isAddressOf(link *url.URL) bool {
+	address, err := netip.ParseAddr(link.Hostname())
+	return err == nil && address.Is6() == strings.HasPrefix(link.Host, "[")
 }
 
 // isQualified reports whether a host name is fully qualified: below a top-level domain, which begins
