@@ -45,13 +45,15 @@ func checkPostgresSchema(ctx context.Context, d *postgresDB, schema fs.FS) error
 }
 
 // postgresVersion is a database's schema version, 0 for an empty one, and the oldest version whose programs
-// may use it. It refuses another program's database.
+// may use it. It refuses another program's database. The table of versions alone is an empty one: it is made
+// before the others, by whoever is migrating at this moment.
 func postgresVersion(ctx context.Context, q interface {
 	row(ctx context.Context, query string, args ...any) scanner
 }) (found, oldest int64, err error) {
 	var ours, others bool
 	err = q.row(ctx, `SELECT to_regclass('schema_compatibility') IS NOT NULL AND to_regclass('goose_db_version') IS NOT NULL,
-			EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm'))`).Scan(&ours, &others)
+			EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+				AND relname <> 'goose_db_version')`).Scan(&ours, &others)
 	if err != nil {
 		return 0, 0, fmt.Errorf("look for tables: %w", err)
 	}
