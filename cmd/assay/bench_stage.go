@@ -45,12 +45,13 @@ func benched(ctx context.Context, term *terminal, dir string, run func(*stage) e
 	return err
 }
 
-// newRig makes an installation in a folder of the stage.
+// newRig makes an installation in a folder of the stage, without rate limits: all devices have one address.
 func (s *stage) newRig(name string, change ...func(*installation.InitOptions)) (*rig, error) {
 	dir := filepath.Join(s.dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
+	change = append(change, func(o *installation.InitOptions) { o.NoLimits = true })
 	r, err := newRig(s.ctx, dir, "Bench", s.term.Now, change...)
 	if err == nil {
 		s.stops = append(s.stops, r.inst.Close)

@@ -39,6 +39,7 @@ type InitOptions struct {
 	// AttestationRoots are PEM files by format, beside the manufacturer's built-in roots.
 	AttestationRoots map[string][]string
 	AllowStandIn     bool            // accept the roots of stand-in authorities
+	NoLimits         bool            // turn the rate limits off: for measurements, whose devices have one address
 	KeyAlgorithm     ca.KeyAlgorithm // of root and issuing CA; default P-256
 	RootKeyOut       string          // where the root's key goes instead of the installation
 	SigningRequest   bool            // make a CSR for an existing PKI instead of a root
@@ -191,6 +192,9 @@ func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
 		Directories: map[string]*Directory{"default": {
 			Profile: "device", Accept: []string{"apple"}, Identifiers: []policy.IdentifierKind{policy.ByCode},
 		}},
+	}
+	if o.NoLimits {
+		c.Limits = allOff()
 	}
 	for format, files := range o.AttestationRoots {
 		a := c.Attestation[format]

@@ -22,13 +22,19 @@ const noLimits = "off"
 // UnmarshalYAML reads "off" or the limits.
 func (l *Limits) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode && n.Value == noLimits {
-		*l = Limits{}
-		for _, k := range limits.Catalogue() {
-			(*l)[string(k.Name)] = noLimits
-		}
+		*l = allOff()
 		return nil
 	}
 	return n.Load((*map[string]string)(l))
+}
+
+// allOff turns every limit off.
+func allOff() Limits {
+	all := Limits{}
+	for _, k := range limits.Catalogue() {
+		all[string(k.Name)] = noLimits
+	}
+	return all
 }
 
 // rates are the limits in use, and the faults of those that are configured.

@@ -39,8 +39,8 @@ type engine interface {
 	close() error
 }
 
-// querier reads single statements, each of which sees what was committed before it began. Reads are short: a
-// cancelled context is looked at before, not during.
+// querier reads single statements, each of which sees what was committed before it began. A cancelled context
+// may be looked at before only: reads are short.
 type querier interface {
 	row(ctx context.Context, query string, args ...any) scanner // at most one row
 	rows(ctx context.Context, each func(scanner) error, query string, args ...any) error
@@ -75,8 +75,11 @@ type session interface {
 type tx struct {
 	session
 	audited []event // audit rows that it wrote: counted once they are committed
-	audit   string  // the id of the last of them
-	nonce   issuance.Nonce
+
+	// The id of the last audit row, and the nonce that was spent: either tells afterwards that the change was
+	// committed.
+	audit string
+	nonce issuance.Nonce
 }
 
 // changeKind says how a change is committed: a set of the following.
