@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	"assay/internal/installation"
 	"assay/internal/pgcluster"
@@ -67,7 +65,7 @@ func (r *crashRun) prepare(ctx context.Context) (err error) {
 		inst := r.inst
 		if n > 0 { // a server has a folder of its own
 			dir := fmt.Sprintf("%s-%d", r.serverDir, n+1)
-			if err := copyFolder(r.serverDir, dir); err != nil {
+			if err := installation.CopyFolder(dir, r.serverDir); err != nil {
 				return err
 			}
 			if inst, err = installation.Open(ctx, dir, r.term.Now); err != nil {
@@ -95,29 +93,4 @@ func (r *crashRun) close() {
 	for _, folder := range r.folders {
 		_ = os.RemoveAll(folder)
 	}
-}
-
-// copyFolder copies files with who may read them.
-func copyFolder(from, to string) error {
-	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		relative, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			return os.Mkdir(filepath.Join(to, relative), info.Mode().Perm())
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(to, relative), data, info.Mode().Perm())
-	})
 }

@@ -224,22 +224,11 @@ func dumped(t *testing.T, c *pgcluster.Cluster, dir, url string) (copied, into s
 	_, err = c.Run(t.Context(), "pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--dbname", into, file)
 	ok(t, err)
 	copied = filepath.Join(t.TempDir(), "copied")
-	copyFolder(t, dir, copied)
+	ok(t, installation.CopyFolder(copied, dir))
 	config, _, err := installation.SetDatabase([]byte(configOf(t, dir)), into)
 	ok(t, err)
 	ok(t, os.WriteFile(filepath.Join(copied, installation.ConfigFile), config, 0o600))
 	return copied, into, takenAt
-}
-
-// copyFolder copies an installation's folder as cp -a does.
-func copyFolder(t *testing.T, dir, to string) {
-	t.Helper()
-	ok(t, os.CopyFS(to, os.DirFS(dir)))
-	keys, err := filepath.Glob(filepath.Join(to, "keys/*"))
-	ok(t, err)
-	for _, key := range keys {
-		ok(t, os.Chmod(key, 0o600))
-	}
 }
 
 // shared is a folder that PostgreSQL's user can read, too.
@@ -292,7 +281,7 @@ func testFinishRefuses(t *testing.T, c *pgcluster.Cluster) {
 	}
 	// From another folder with the same database, as another server has it.
 	other := filepath.Join(t.TempDir(), "other")
-	copyFolder(t, original.Dir, other)
+	ok(t, installation.CopyFolder(other, original.Dir))
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the server takes its first turn
 		until, err := store.ServedUntil(t.Context(), url)
 		ok(t, err)
@@ -323,7 +312,7 @@ func TestFolderThatCameBackIsMadeSafe(t *testing.T) {
 	serial := enrolled(t, original)
 	original.stop()
 	copied := filepath.Join(t.TempDir(), "copied")
-	copyFolder(t, original.Dir, copied)
+	ok(t, installation.CopyFolder(copied, original.Dir))
 	_, err = finish(t, copied, time.Now().Truncate(time.Second), time.Now) // all of that second
 	ok(t, err)
 	wantSafe(t, copied, unused, serial)

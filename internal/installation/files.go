@@ -1,7 +1,9 @@
 package installation
 
 import (
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -22,6 +24,32 @@ var migrationCopy = regexp.MustCompile(`^` + regexp.QuoteMeta(databaseFile) + `\
 func Passing(name string) bool {
 	passing := []string{databaseFile, databaseFile + "-wal", databaseFile + "-shm", databaseFile + "-journal", urlFile, adminURLFile, mdmURLFile}
 	return slices.Contains(passing, name) || migrationCopy.MatchString(name)
+}
+
+// CopyFolder copies an installation's folder, with the modes of its files, to one that does not exist: as
+// somebody does who adds a server to a shared database.
+func CopyFolder(to, from string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return os.Mkdir(filepath.Join(to, relative), info.Mode().Perm())
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, relative), data, info.Mode().Perm())
+	})
 }
 
 // NamedFile is a file that the configuration names.

@@ -17,7 +17,6 @@ import (
 	"net/http/httptrace"
 	"net/http/httputil"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,7 +94,7 @@ func newFleet(t *testing.T, replicas int, seed uint64, settings ...string) *flee
 	f.replicas[0].dir = dir
 	for n := range replicas - 1 {
 		other := replica{fmt.Sprintf("%s-%d", dir, n+2), counterpart.FreeAddress(t)}
-		if err := copyFolder(other.dir, dir); err != nil {
+		if err := CopyFolder(other.dir, dir); err != nil {
 			t.Fatal(err)
 		}
 		edit(t, other.dir, f.replicas[0].address, other.address)
@@ -114,28 +113,6 @@ func newFleet(t *testing.T, replicas int, seed uint64, settings ...string) *flee
 		codes:   map[string]issuance.CodeID{}, cut: map[string]int{},
 	}
 	return f
-}
-
-// copyFolder copies an installation's folder, with the modes of its files, as somebody does who adds a server.
-func copyFolder(to, from string) error {
-	return filepath.WalkDir(from, func(path string, entry os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, strings.TrimPrefix(path, from))
-		if entry.IsDir() {
-			return os.MkdirAll(target, 0o700)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(target, data, info.Mode().Perm())
-	})
 }
 
 // start starts a replica in a process of its own and waits until it takes connections.
@@ -203,7 +180,7 @@ func TestReplicasServeAsOne(t *testing.T) {
 
 	// A folder without the key that the others seal with.
 	forgetful := f.replicas[0].dir + "-forgetful"
-	if err := copyFolder(forgetful, f.replicas[0].dir); err != nil {
+	if err := CopyFolder(forgetful, f.replicas[0].dir); err != nil {
 		t.Fatal(err)
 	}
 	edit(t, forgetful, f.replicas[0].address, counterpart.FreeAddress(t))

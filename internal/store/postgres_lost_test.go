@@ -129,7 +129,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	cut := newCutter(t, direct.Host)
-	s := openURL(t, cut.url(*direct)+"&pool_max_conns=1") // the outcome is asked for on a new connection
+	s := openAt(t, cut.url(*direct)+"&pool_max_conns=1") // the outcome is asked for on a new connection
 	for name, when := range map[string]int32{"before": cutBefore, "after": cutAfter, "then": cutThen} {
 		minted := func() (n int) {
 			for _, err := range s.Codes(t.Context(), issuance.CodeFilter{}) {
@@ -162,7 +162,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 // says nothing.
 func TestOutcomeRestsOnWhatIsThere(t *testing.T) {
 	p := newPostgres(t)
-	s := openURL(t, p.database(t))
+	s := openAt(t, p.database(t))
 	b := storetest.NewBench(t, s)
 	b.Mint()
 	transaction, err := s.CommittedTransaction(t.Context())
@@ -199,10 +199,10 @@ func TestDeviceListedAndLostDuringCompletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := openURL(t, direct.String())
+	s := openAt(t, direct.String())
 	b := storetest.NewBench(t, s)
 	cut := newCutter(t, direct.Host)
-	slow := openURL(t, cut.url(*direct))
+	slow := openAt(t, cut.url(*direct))
 	_, value := b.Mint()
 	_, cert := b.Claimed(value)
 	completion := storetest.CompletionFor(cert)
@@ -236,7 +236,7 @@ func TestDeviceListedAndLostDuringCompletion(t *testing.T) {
 // TestHowChangesAreCommitted holds what each kind of change asks of PostgreSQL.
 func TestHowChangesAreCommitted(t *testing.T) {
 	p := newPostgres(t)
-	s := openURL(t, p.database(t))
+	s := openAt(t, p.database(t))
 	for _, test := range []struct {
 		name                  string
 		durable, serializable bool

@@ -19,7 +19,7 @@ import (
 func TestPostgres(t *testing.T) {
 	cluster := newPostgres(t)
 	storetest.Run(t, func(t *testing.T) storetest.Store {
-		s := openURL(t, cluster.database(t))
+		s := openAt(t, cluster.database(t))
 		checkWhole(t, s)
 		return s
 	})
@@ -134,7 +134,7 @@ func TestMigrateIsDoneOnceHoweverManyAsk(t *testing.T) {
 	if m, err := store.Migrate(t.Context(), url, true); err != nil || len(m.Steps) != 0 || m.From != newest {
 		t.Errorf("migrated: %+v, %v", m, err)
 	}
-	openURL(t, url)
+	openAt(t, url)
 }
 
 // TestBothEnginesKnowTheSameNewestSchema: a migration is written for both.
@@ -151,7 +151,7 @@ func TestBothEnginesKnowTheSameNewestSchema(t *testing.T) {
 func TestTrailCannotBeChangedByStatements(t *testing.T) {
 	p := newPostgres(t)
 	url := p.database(t)
-	s := openURL(t, url)
+	s := openAt(t, url)
 	b := storetest.NewBench(t, s)
 	b.Issued()
 	_, key, _ := ed25519.GenerateKey(rand.Reader)
@@ -169,10 +169,4 @@ func TestTrailCannotBeChangedByStatements(t *testing.T) {
 	if faults, seals := check(t, s, key); len(faults) != 0 || len(seals) != 1 {
 		t.Errorf("faults %+v, %d seals", faults, len(seals))
 	}
-}
-
-// openURL opens a database until the test ends.
-func openURL(t testing.TB, url string) *store.Store {
-	t.Helper()
-	return openAt(t, url)
 }

@@ -23,10 +23,10 @@ var testKey = bytes.Repeat([]byte{0x5a}, store.KeySize)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// openAt opens the database at path until the test ends.
-func openAt(t testing.TB, path string) *store.Store {
+// openAt opens the database at a location until the test ends.
+func openAt(t testing.TB, location string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), path, store.Options{Key: testKey})
+	s, err := store.Open(t.Context(), location, store.Options{Key: testKey})
 	if err != nil {
 		t.Fatal(err)
 	}
