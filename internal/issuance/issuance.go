@@ -132,6 +132,14 @@ type Evidence struct {
 	RemovedAt   time.Time // when retention or forgetting the device removed something of it; zero: never
 }
 
+// Enrolment is an order with the code that it names and the evidence that answered its challenge. Either is zero
+// where there is none. The evidence's object is left out.
+type Enrolment struct {
+	Order    Order
+	Code     Code
+	Evidence Evidence
+}
+
 // CodeStatus is the stored state of a code. Expiry is a time, not a state: see Code.StatusAt.
 type CodeStatus string
 

@@ -31,19 +31,13 @@ const endTimeout = 5 * time.Second
 // apply the profile, claim, sign, complete. Nothing is held before the claim; nothing is signed
 // before its serial is on disk; nothing is delivered whose claim was undone.
 func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
-	order, err := s.readyOrder(ctx, r)
+	enrolment, err := s.readyEnrolment(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	evidence, err := s.Store.Evidence(ctx, order.Evidence)
-	if err != nil {
-		return nil, fmt.Errorf("read evidence of %s: %w", order.ID, err)
-	}
+	order, code, evidence := enrolment.Order, enrolment.Code, enrolment.Evidence
 	r.device = deviceName(evidence.Facts)
-	in, code, err := s.policyInput(ctx, r, order)
-	if err != nil {
-		return nil, err
-	}
+	in := policyInput(r, &enrolment)
 	request, err := parseFinalize(r.payload)
 	if err != nil {
 		return nil, s.rejectCSR(ctx, r, err)
@@ -87,16 +81,19 @@ func (s *Server) finalize(ctx context.Context, r *request) (*reply, error) {
 	return &reply{status: http.StatusOK, location: s.url(r.dir, "order", string(order.ID)), body: s.wireOrder(r.dir, order)}, nil
 }
 
-// readyOrder loads the order and checks that it may be finalized.
-func (s *Server) readyOrder(ctx context.Context, r *request) (issuance.Order, error) {
-	order, err := s.ownOrder(ctx, r)
+// readyEnrolment loads the order with its code and evidence, and checks that it may be finalized.
+func (s *Server) readyEnrolment(ctx context.Context, r *request) (issuance.Enrolment, error) {
+	e, err := s.ownEnrolment(ctx, r)
 	if err != nil {
-		return issuance.Order{}, err
+		return issuance.Enrolment{}, err
 	}
-	if status := order.StatusAt(r.call.Now); status != issuance.OrderReady {
-		return issuance.Order{}, acme.NewProblem(acme.OrderNotReady, "order-ready", "the order is "+string(status)+", not ready")
+	if status := e.Order.StatusAt(r.call.Now); status != issuance.OrderReady {
+		return issuance.Enrolment{}, acme.NewProblem(acme.OrderNotReady, "order-ready", "the order is "+string(status)+", not ready")
 	}
-	return order, nil
+	if e.Evidence.ID == "" {
+		return issuance.Enrolment{}, fmt.Errorf("order %s is ready, but its evidence %s is missing", e.Order.ID, e.Order.Evidence)
+	}
+	return e, nil
 }
 
 func parseFinalize(payload []byte) (*csr.Request, error) {

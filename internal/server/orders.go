@@ -146,13 +146,18 @@ func (s *Server) authorization(ctx context.Context, r *request) (*reply, error) 
 // challenge reads or answers a challenge (section 7.5.1). The evidence is verified and the verdict
 // stored before the reply: Apple's client does not poll.
 func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
-	order, err := s.ownOrder(ctx, r)
+	if r.postAsGet() {
+		order, err := s.ownOrder(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		return s.challengeReply(r, order), nil
+	}
+	enrolment, err := s.ownEnrolment(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if r.postAsGet() {
-		return s.challengeReply(r, order), nil
-	}
+	order := enrolment.Order
 	response, err := attest.ParseResponse(r.payload)
 	refusal, inEvidence := errors.AsType[*attest.Refusal](err)
 	if faulty, ok := errors.AsType[*attest.ResponseError](err); ok {
@@ -163,10 +168,7 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 	if order.StatusAt(r.call.Now) != issuance.OrderPending || order.Challenge.Status != issuance.ChallengePending {
 		return nil, acme.NewProblem(acme.Malformed, "challenge-pending", "the challenge is not pending: it was answered, or the order's time is over")
 	}
-	in, _, err := s.policyInput(ctx, r, order)
-	if err != nil {
-		return nil, err
-	}
+	in := policyInput(r, &enrolment)
 	answer := issuance.Answer{Account: r.account.ID, Order: order.ID}
 	if refusal != nil {
 		answer.Evidence = issuance.Evidence{Kind: attest.Attested, Format: response.Format, Object: response.Object,
@@ -229,19 +231,15 @@ func (s *Server) challengeReply(r *request, order issuance.Order) *reply {
 		links: []string{link(s.url(r.dir, "authorization", string(order.ID)), "up")}}
 }
 
-// policyInput gathers what a decision rests on beside evidence and request, and returns the code with
-// it; zero where the order names none.
-func (s *Server) policyInput(ctx context.Context, r *request, order issuance.Order) (policy.Input, issuance.Code, error) {
-	in := policy.Input{Now: r.call.Now, Directory: r.dir.Name, Identifier: order.Identifier.Kind}
+// policyInput is what a decision rests on beside evidence and request.
+func policyInput(r *request, e *issuance.Enrolment) policy.Input {
+	in := policy.Input{Now: r.call.Now, Directory: r.dir.Name, Identifier: e.Order.Identifier.Kind}
 	in.Formats, in.Roots = r.dir.accepted()
-	if order.Identifier.Kind != policy.ByCode {
-		in.Claimed = order.Identifier.Value
-		return in, issuance.Code{}, nil
+	if e.Order.Identifier.Kind != policy.ByCode {
+		in.Claimed = e.Order.Identifier.Value
+		return in
 	}
-	code, err := s.Store.Code(ctx, order.Code)
-	if err != nil {
-		return policy.Input{}, issuance.Code{}, fmt.Errorf("read code of %s: %w", order.ID, err)
-	}
+	code := &e.Code
 	if expected := cmp.Or(code.Serial, code.UDID); r.device == "" && expected != "" {
 		r.device = expected + " (expected)"
 	}
@@ -250,7 +248,7 @@ func (s *Server) policyInput(ctx context.Context, r *request, order issuance.Ord
 		Serial: code.Serial, UDID: code.UDID, Labels: code.Labels, AllowUnattested: code.AllowUnattested,
 		Tries: code.Tries, CreatedAt: code.CreatedAt,
 	}
-	return in, code, nil
+	return in
 }
 
 func badAttestation(check, detail string) *issuance.Refusal {

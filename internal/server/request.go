@@ -13,6 +13,7 @@ import (
 
 	"assay/acme"
 	"assay/internal/issuance"
+	"assay/policy"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -236,16 +237,37 @@ func (s *Server) ownOrder(ctx context.Context, r *request) (issuance.Order, erro
 	} else {
 		order, err = s.Store.Order(ctx, issuance.OrderID(r.id))
 	}
+	if err == nil {
+		err = r.owns(order)
+	}
 	if errors.Is(err, issuance.ErrNotFound) {
 		return issuance.Order{}, notFound("order")
-	} else if err != nil {
-		return issuance.Order{}, err
 	}
+	return order, err
+}
+
+// ownEnrolment is ownOrder with the order's code and evidence, for what changes it.
+func (s *Server) ownEnrolment(ctx context.Context, r *request) (issuance.Enrolment, error) {
+	e, err := s.Store.Enrolment(ctx, issuance.OrderID(r.id))
+	if err == nil {
+		err = r.owns(e.Order)
+	}
+	switch {
+	case errors.Is(err, issuance.ErrNotFound):
+		return issuance.Enrolment{}, notFound("order")
+	case err == nil && e.Order.Identifier.Kind == policy.ByCode && e.Code.ID == "":
+		return issuance.Enrolment{}, fmt.Errorf("the code %s of order %s is missing", e.Order.Code, e.Order.ID)
+	}
+	return e, err
+}
+
+// owns checks that an order is the account's, and notes that the request is about it.
+func (r *request) owns(order issuance.Order) error {
 	r.order, r.code = order, order.Code
 	if order.Account != r.account.ID || order.Directory != r.dir.Name {
-		return issuance.Order{}, acme.NewProblem(acme.Unauthorized, "order-account", "the order belongs to another account")
+		return acme.NewProblem(acme.Unauthorized, "order-account", "the order belongs to another account")
 	}
-	return order, nil
+	return nil
 }
 
 // notFound is the problem for a resource that does not exist.

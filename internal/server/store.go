@@ -53,18 +53,16 @@ type Accounts interface {
 type Orders interface {
 	CreateOrder(ctx context.Context, call issuance.Call, n issuance.NewOrder) (issuance.Order, error)
 	Order(ctx context.Context, id issuance.OrderID) (issuance.Order, error)
+	// Enrolment returns an order with its code and its evidence.
+	Enrolment(ctx context.Context, id issuance.OrderID) (issuance.Enrolment, error)
 	// ReadOrder spends the nonce (without fsync) and returns an order.
 	ReadOrder(ctx context.Context, call issuance.Call, id issuance.OrderID) (issuance.Order, error)
 	// OrdersOf lists an account's orders, oldest first, after the cursor ("" for the start).
 	OrdersOf(ctx context.Context, account issuance.AccountID, after issuance.OrderID, limit int) ([]issuance.OrderID, error)
-	// Code returns the code of an order.
-	Code(ctx context.Context, id issuance.CodeID) (issuance.Code, error)
 	// CodeByValue returns a directory's code, in whatever status, by its value.
 	CodeByValue(ctx context.Context, directory, value string) (issuance.Code, error)
 	AnswerChallenge(ctx context.Context, call issuance.Call, a issuance.Answer) (issuance.Order, error)
 	DeactivateAuthorization(ctx context.Context, call issuance.Call, account issuance.AccountID, order issuance.OrderID) (issuance.Order, error)
-	// Evidence returns the evidence that answered an order's challenge.
-	Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error)
 }
 
 // Issuing is the spine: gather what is known, reject, refuse, or begin and complete.

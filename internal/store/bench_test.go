@@ -23,7 +23,7 @@ import (
 var benchStart = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // BenchmarkEnrolment is everything that the store does for one device: five durable changes and the
-// reads and four spent nonces between them. What PostgreSQL's own processes use is not in cpu-ns/op.
+// reads and spent nonces between them. What PostgreSQL's own processes use is not in cpu-ns/op.
 func BenchmarkEnrolment(b *testing.B) {
 	for _, parallel := range []int{1, 16} {
 		b.Run(fmt.Sprintf("sqlite/parallel=%d", parallel), func(b *testing.B) {
@@ -107,18 +107,20 @@ func enrolForBench(b *testing.B, s *store.Store, issuer issuance.IssuerID, value
 	spki := make([]byte, 120)
 	a, _, err := s.RegisterAccount(ctx, benchCall(), issuance.Account{Directory: "default", JWK: make([]byte, 150), Thumbprint: rand.Text()})
 	check(err)
+	_, err = s.CodeByValue(ctx, "default", value)
+	check(err)
 	o, err := s.CreateOrder(ctx, benchCall(), issuance.NewOrder{Account: a.ID, Directory: "default", Token: rand.Text(), Identifier: issuance.Identifier{Type: "permanent-identifier", Value: value, Kind: policy.ByCode}})
 	check(err)
 	read := func() {
 		_, err := s.Account(ctx, a.ID)
 		check(err)
-		o, err = s.Order(ctx, o.ID)
+		e, err := s.Enrolment(ctx, o.ID)
 		check(err)
-		check(s.SpendNonce(ctx, benchCall().Nonce))
+		o = e.Order
 	}
-	read()
-	_, err = s.Code(ctx, o.Code)
+	_, err = s.ReadOrder(ctx, benchCall(), o.ID)
 	check(err)
+	read()
 	serial := fmt.Sprintf("C%09d", i)
 	facts := &attest.Facts{Format: "apple", PublicKey: spki, KeyType: "P-384", Protection: attest.SecureEnclave, Fresh: true,
 		Identifiers: []deviceid.Identifier{{Kind: deviceid.Serial, Value: serial}, {Kind: deviceid.UDID, Value: "00008110-" + serial}}}
@@ -126,13 +128,14 @@ func enrolForBench(b *testing.B, s *store.Store, issuer issuance.IssuerID, value
 		Kind: attest.Attested, Format: "apple", Object: make([]byte, 2800), Token: o.Challenge.Token, KeyAuth: o.Challenge.Token + ".abc", Facts: facts, FactsSchema: 1}})
 	check(err)
 	read()
-	_, err = s.Evidence(ctx, o.Evidence)
-	check(err)
 	request := &csr.Request{Subject: csr.Name{{{Type: "2.5.4.3", Value: "device"}}}, KeyType: "EC", KeySize: 384}
 	var number [20]byte
 	rand.Read(number[:])
 	var spkiHash [32]byte
 	rand.Read(spkiHash[:])
+	_, err = s.Circumstances(ctx, benchCall().Now, issuance.Subject{Directory: "default", Serial: serial, UDID: "00008110-" + serial, Verified: true,
+		Code: o.Code, SPKISHA256: hex.EncodeToString(spkiHash[:])})
+	check(err)
 	certificate, err := issuance.NewID[issuance.CertificateID](benchStart, rand.Reader)
 	check(err)
 	c, err := s.BeginIssue(ctx, benchCall(), issuance.Claim{Account: a.ID, Order: o.ID,
@@ -143,7 +146,6 @@ func enrolForBench(b *testing.B, s *store.Store, issuer issuance.IssuerID, value
 	check(err)
 	_, err = s.CompleteIssue(ctx, issuance.Call{Now: benchCall().Now, From: "192.0.2.1"}, issuance.Completion{Order: o.ID, Certificate: c.ID, DER: make([]byte, 900), Attested: issuance.Device{Serial: serial, UDID: "00008110-" + serial}})
 	check(err)
-	read()
 	_, err = s.CollectCertificate(ctx, benchCall(), c.ID, func(issuance.Certificate) error { return nil })
 	check(err)
 }

@@ -101,8 +101,8 @@ func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id i
 			return nil
 		}
 		collected.CollectedAt = timeOf(stamp(call.Now))
-		n, err := t.exec(`UPDATE certificates SET collected_at = ? WHERE id = ? AND collected_at = 0`, stamp(call.Now), string(id))
-		if err := changedOne(n, err, "first collection"); err != nil {
+		err = t.must(issuance.ErrConflict, `UPDATE certificates SET collected_at = ? WHERE id = ? AND collected_at = 0`, stamp(call.Now), string(id))
+		if err != nil {
 			return err
 		}
 		if err := s.record(t, call, certificateRow(audit.CertificateCollected, &c), audit.Personal{}); err != nil || of.credential == "" {

@@ -95,29 +95,39 @@ func insertEvidence(t *tx, e *issuance.Evidence, facts any) error {
 	return nil
 }
 
-// Evidence returns the evidence that answered an order's challenge. Facts of a newer schema than
-// this program's are refused, never half understood.
-func (s *Store) Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error) {
+const evidenceColumns = `id, order_id, received_at, kind, format, device_error, token, key_auth, coalesce(facts, ''),
+	facts_schema, failed, removed_at`
+
+// scanEvidence reads a row of evidenceColumns and the object. Facts of a newer schema than this program's are
+// refused, never half understood.
+func scanEvidence(row scanner) (issuance.Evidence, error) {
 	var e issuance.Evidence
 	var received, removed int64
 	var facts string
-	err := s.reads.row(ctx, `SELECT id, order_id, received_at, kind, format, object, device_error, token, key_auth,
-			coalesce(facts, ''), facts_schema, failed, removed_at FROM evidence WHERE id = ?`, string(id)).
-		Scan(&e.ID, &e.Order, &received, &e.Kind, &e.Format, &e.Object, &e.DeviceError, &e.Token, &e.KeyAuth,
-			&facts, &e.FactsSchema, &e.Failed, &removed)
+	err := row.Scan(&e.ID, &e.Order, &received, &e.Kind, &e.Format, &e.DeviceError, &e.Token, &e.KeyAuth, &facts,
+		&e.FactsSchema, &e.Failed, &removed, &e.Object)
 	if err != nil {
-		return issuance.Evidence{}, fmt.Errorf("read evidence: %w", notFound(err))
+		return issuance.Evidence{}, notFound(err)
 	}
 	e.ReceivedAt, e.RemovedAt = timeOf(received), timeOf(removed)
 	if facts == "" {
 		return e, nil
 	}
 	if e.FactsSchema > attest.FactsSchema {
-		return issuance.Evidence{}, fmt.Errorf("read evidence %s: its facts have schema %d, but this program knows up to %d", id, e.FactsSchema, attest.FactsSchema)
+		return issuance.Evidence{}, fmt.Errorf("the facts of %s have schema %d, but this program knows up to %d", e.ID, e.FactsSchema, attest.FactsSchema)
 	}
 	e.Facts = new(attest.Facts)
 	if err := json.Unmarshal([]byte(facts), e.Facts); err != nil {
-		return issuance.Evidence{}, fmt.Errorf("read facts of %s: %w", id, err)
+		return issuance.Evidence{}, fmt.Errorf("facts of %s: %w", e.ID, err)
+	}
+	return e, nil
+}
+
+// Evidence returns the evidence that answered an order's challenge.
+func (s *Store) Evidence(ctx context.Context, id issuance.EvidenceID) (issuance.Evidence, error) {
+	e, err := scanEvidence(s.reads.row(ctx, `SELECT `+evidenceColumns+`, object FROM evidence WHERE id = ?`, string(id)))
+	if err != nil {
+		return issuance.Evidence{}, fmt.Errorf("read evidence: %w", err)
 	}
 	return e, nil
 }

@@ -72,11 +72,7 @@ func scanDevice(row scanner) (issuance.Device, error) {
 	return f.device()
 }
 
-const (
-	deviceByID     = `SELECT ` + deviceColumns + ` FROM devices WHERE id = ?`
-	deviceBySerial = `SELECT ` + deviceColumns + ` FROM devices WHERE serial = ?1 AND serial <> ''`
-	deviceByUDID   = `SELECT ` + deviceColumns + ` FROM devices WHERE udid_key = ?1 AND udid_key <> ''`
-)
+const deviceByID = `SELECT ` + deviceColumns + ` FROM devices WHERE id = ?`
 
 // Device returns a device by id.
 func (s *Store) Device(ctx context.Context, id issuance.DeviceID) (issuance.Device, error) {
@@ -90,7 +86,9 @@ func (s *Store) Device(ctx context.Context, id issuance.DeviceID) (issuance.Devi
 // DeviceLike finds a device by its serial (compared exactly), else by its UDID (compared without
 // case): the one that a code with this serial and UDID would be bound to.
 func (s *Store) DeviceLike(ctx context.Context, serial, udid string) (issuance.Device, error) {
-	found, _, err := findDevice(func(query, value string) scanner { return s.reads.row(ctx, query, value) }, serial, udid)
+	var n named
+	err := s.reads.ask(ctx, n.byNames("", serial, udid))
+	found := n.device(serial)
 	if err == nil && found.ID == "" {
 		err = issuance.ErrNotFound
 	}
@@ -116,32 +114,6 @@ func (s *Store) Devices(ctx context.Context, f issuance.DeviceFilter) iter.Seq2[
 		scan: scanDevice, keyOf: func(d *issuance.Device) []any { return []any{string(d.ID)} },
 	}
 	return l.rows(ctx, s.reads, &q, f.Page)
-}
-
-// findDevice finds the device with this serial, else the one with this UDID, unless that one has
-// another serial: the serial decides. The device with the UDID is returned beside it. Either is zero
-// if there is none.
-func findDevice(read func(query, value string) scanner, serial, udid string) (found, byUDID issuance.Device, err error) {
-	one := func(query, value string) (issuance.Device, error) {
-		if value == "" {
-			return issuance.Device{}, nil
-		}
-		d, err := scanDevice(read(query, value))
-		if errors.Is(err, issuance.ErrNotFound) {
-			return issuance.Device{}, nil
-		}
-		return d, err
-	}
-	if found, err = one(deviceBySerial, serial); err != nil {
-		return found, byUDID, err
-	}
-	if byUDID, err = one(deviceByUDID, udidKey(udid)); err != nil {
-		return found, byUDID, err
-	}
-	if found.ID == "" && byUDID.ID != "" && (serial == "" || byUDID.Serial == "") {
-		found = byUDID
-	}
-	return found, byUDID, nil
 }
 
 // UpdateDevice replaces a device's labels (nil leaves them) and the SHA-256, in lower-case hex, of

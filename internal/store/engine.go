@@ -44,6 +44,27 @@ type engine interface {
 type querier interface {
 	row(ctx context.Context, query string, args ...any) scanner // at most one row
 	rows(ctx context.Context, each func(scanner) error, query string, args ...any) error
+	// ask reads several statements, one after the other; a database elsewhere is waited for once. What takes the
+	// rows may be called anew, from the first question on.
+	ask(ctx context.Context, questions ...question) error
+}
+
+// question is a query, with what is called for every row of it.
+type question struct {
+	each   func(scanner) error
+	locked bool // nobody changes what it reads until the transaction ends: see session
+	query  string
+	args   []any
+}
+
+// asking is a question.
+func asking(each func(scanner) error, query string, args ...any) question {
+	return question{each: each, query: query, args: args}
+}
+
+// locking is a question within a transaction, of which nobody changes what it reads until that ends.
+func locking(each func(scanner) error, query string, args ...any) question {
+	return question{each: each, locked: true, query: query, args: args}
 }
 
 // session is one transaction. Parameters are ? in order, or ?1, ?2.
@@ -53,6 +74,9 @@ type session interface {
 	// first runs the first statement of a change, which has to change one row: else the change ends with
 	// otherwise, and nothing of it stays. That may come to light with a later statement or the commit.
 	first(otherwise error, query string, args ...any) error
+	// must is first for an UPDATE anywhere in a change, of a row that is known to be as it has to be: it was
+	// read by locked or locking, for one. That it is not is a fault of the program or the database.
+	must(otherwise error, update string, args ...any) error
 	// write runs a statement of which nothing is to be known but that it fails; that may come to light with a
 	// later statement, or with the commit, which then fails.
 	write(query string, args ...any) error
@@ -69,6 +93,8 @@ type session interface {
 	updated(read, id, update string, args ...any) scanner
 	// rows runs a query and calls each for every row.
 	rows(each func(scanner) error, query string, args ...any) error
+	// ask runs several queries, one after the other; a database elsewhere is waited for once.
+	ask(questions ...question) error
 }
 
 // tx is what a change may do. It is valid while the change runs, on one goroutine.

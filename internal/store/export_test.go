@@ -42,6 +42,25 @@ func (s *Store) Retries() (n float64) {
 	return n
 }
 
+// MissARow writes an account, and then has to update one that there is not; with the commit, where that is sent
+// behind it.
+func (s *Store) MissARow(ctx context.Context, otherwise error) error {
+	return s.db.do(ctx, changeDurable, func(t *tx) error {
+		if _, err := t.exists(`SELECT 1 FROM accounts`); err != nil {
+			return err
+		}
+		err := t.write(`INSERT INTO accounts (id, directory, status, contacts, terms_agreed, jwk, thumbprint, created_at)
+			VALUES ('account_missed', 'default', 'valid', '[]', 0, ?, 'x', 1)`, []byte{1})
+		if err != nil {
+			return err
+		}
+		return t.must(otherwise, `UPDATE accounts SET status = 'valid' WHERE id = ?`, "account_none")
+	})
+}
+
+// RoundTrips is how often PostgreSQL was waited for.
+func (s *Store) RoundTrips() float64 { return testutil.ToFloat64(s.db.(*postgresDB).trips) }
+
 // LastCommitWasDurable reports whether the last change was fsynced before it was answered. Only for a
 // store that nobody else uses meanwhile.
 func (s *Store) LastCommitWasDurable() bool { return !s.db.(*sqliteDB).relaxed }

@@ -19,21 +19,29 @@ const defaultApproval = 7 * 24 * time.Hour
 // device that attests itself and leaves its name out (User Enrollment) was said of one with a key in
 // hardware: it is not for whoever has the code and attests nothing, nor the other way round.
 func holdSubject(named, verified bool, device issuance.DeviceID, credential issuance.CredentialID, code issuance.CodeID) string {
+	own, ofCredential := holdSubjects(named, verified, device, code)
+	if ofCredential == "" || credential == "" {
+		return own
+	}
+	return ofCredential + string(credential)
+}
+
+// holdSubjects is holdSubject before the credential is known: what it is without one, and what the credential's
+// id goes behind; "" if it makes no difference.
+func holdSubjects(named, verified bool, device issuance.DeviceID, code issuance.CodeID) (own, ofCredential string) {
 	evidence := ""
 	if verified {
 		evidence = "attested "
 	}
 	switch {
 	case named && device != "":
-		return "device:" + string(device)
+		return "device:" + string(device), ""
 	case named: // of a device without a row nobody can have approved anything
-		return ""
-	case credential != "":
-		return evidence + "credential:" + string(credential)
+		return "", ""
 	case code != "":
-		return evidence + "code:" + string(code)
+		return evidence + "code:" + string(code), evidence + "credential:"
 	}
-	return ""
+	return "", evidence + "credential:"
 }
 
 const holdColumns = `id, directory, status, decision, coalesce(device, ''), coalesce(code, ''), coalesce(credential, ''), tries, revision,
@@ -186,15 +194,6 @@ func (s *Store) claimApproval(t *tx, call issuance.Call, o *issuance.Order, hold
 		}
 	}
 	return s.loseClaim(t, call, o, why, issuance.ErrApprovalTaken)
-}
-
-// useApproval says that the approval which an order claimed gave it its certificate.
-func (t *tx) useApproval(order issuance.OrderID, hold issuance.HoldID) error {
-	if hold == "" {
-		return nil
-	}
-	n, err := t.exec(`UPDATE holds SET status = 'used', revision = revision + 1 WHERE id = ? AND order_id = ? AND status = 'claimed'`, string(hold), string(order))
-	return changedOne(n, err, "approval of a live claim")
 }
 
 // returnApproval gives back the approval of a claim that is undone, if it has one.

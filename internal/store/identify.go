@@ -32,10 +32,16 @@ func (by identification) attested() bool { return by == byEvidence || by == byCe
 // and a conflict is on record. What evidence attested replaces what people and lists say; whoever mints
 // a code for a device or declares its credential lists it.
 func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, by identification) (issuance.DeviceID, error) {
-	found, byUDID, err := findDevice(func(query, value string) scanner { return t.row(query, value) }, d.Serial, d.UDID)
-	if err != nil {
+	var n named
+	if err := t.ask(n.byNames("", d.Serial, d.UDID)); err != nil {
 		return "", err
 	}
+	return s.identified(t, call, &n, d, by)
+}
+
+// identified is knownDevice for what the inventory has by the device's names.
+func (s *Store) identified(t *tx, call issuance.Call, n *named, d issuance.Device, by identification) (_ issuance.DeviceID, err error) {
+	found, byUDID := n.device(d.Serial), n.byUDID
 	source := issuance.Source{From: call.From, At: timeOf(stamp(call.Now))}
 	if by.attested() {
 		source.From = issuance.FromEvidence
@@ -44,16 +50,18 @@ func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, by ide
 	if byUDID.ID != "" && byUDID.ID != found.ID {
 		claimed, d.UDID = d.UDID, "" // it stays with the other device
 	}
+	dispute := s.conflict
 	if found.ID == "" {
-		found, err = s.insertDevice(t, call.Now, named(d, by, source))
+		found, err = s.insertDevice(t, call.Now, newDevice(d, by, source))
+		dispute = s.openConflict // of a new row there is none open
 	} else {
 		found, err = s.identify(t, call, found, d, by, source)
 	}
 	if err == nil && claimed != "" {
-		err = s.conflict(t, call, issuance.Conflict{Kind: issuance.UDIDClaimed, Device: found.ID, Other: byUDID.ID, Source: source.From, Said: claimed}, d.Serial)
+		err = dispute(t, call, issuance.Conflict{Kind: issuance.UDIDClaimed, Device: found.ID, Other: byUDID.ID, Source: source.From, Said: claimed}, d.Serial)
 	}
 	if err == nil && by.attested() && !found.Listed() {
-		err = s.conflict(t, call, issuance.Conflict{Kind: issuance.NotListed, Device: found.ID, Source: source.From, Said: deviceText(found)}, found.Serial)
+		err = dispute(t, call, issuance.Conflict{Kind: issuance.NotListed, Device: found.ID, Source: source.From, Said: deviceText(found)}, found.Serial)
 	}
 	return found.ID, err
 }
@@ -68,8 +76,8 @@ func deviceText(d issuance.Device) string {
 
 func udidKey(udid string) string { return strings.ToLower(udid) }
 
-// named is a device that is new, with where its values come from.
-func named(d issuance.Device, by identification, source issuance.Source) issuance.Device {
+// newDevice is a device that is new, with where its values come from.
+func newDevice(d issuance.Device, by identification, source issuance.Source) issuance.Device {
 	d.Attested, d.State = by.attested(), policy.Expected
 	if by.attested() {
 		d.State = ""
@@ -171,31 +179,37 @@ func (t *tx) writeDevice(d *issuance.Device) error {
 	if err != nil {
 		return err
 	}
-	n, err := t.exec(`UPDATE devices SET serial = ?, udid = ?, udid_key = ?, labels = ?, attested = ?, state = ?, sources = ?, seen_at = ?,
+	err = t.must(fmt.Errorf("device %s changed meanwhile", d.ID), `UPDATE devices SET serial = ?, udid = ?, udid_key = ?, labels = ?, attested = ?, state = ?, sources = ?, seen_at = ?,
 		revision = revision + 1 WHERE id = ? AND revision = ?`,
 		d.Serial, d.UDID, udidKey(d.UDID), labels, flag(d.Attested), string(d.State), sources, stamp(d.SeenAt), string(d.ID), d.Revision)
-	if err := changedOne(n, err, "device"); err != nil {
+	if err != nil {
 		return fmt.Errorf("update device: %w", err)
 	}
 	d.Revision++
 	return nil
 }
 
-// seen notes when a device of which nothing else changed last got a certificate on its evidence.
+// seen notes when a device of which nothing else changed last got a certificate on its evidence. It writes the row
+// in any case: whoever is about to bar the device begins again because of that, and finds the certificate.
 func (t *tx) seen(d *issuance.Device) error {
-	return t.write(`UPDATE devices SET seen_at = ?1 WHERE id = ?2 AND seen_at < ?1`, stamp(d.SeenAt), string(d.ID))
+	return t.write(`UPDATE devices SET seen_at = CASE WHEN seen_at < ?1 THEN ?1 ELSE seen_at END WHERE id = ?2`, stamp(d.SeenAt), string(d.ID))
 }
 
 // conflict puts something on record that contradicts the inventory: once while it is open, with an audit
 // row for the first time.
 func (s *Store) conflict(t *tx, call issuance.Call, c issuance.Conflict, serial string) error {
-	id, err := newID[issuance.ConflictID](s.random, call.Now)
-	if err != nil {
-		return err
-	}
 	n, err := t.exec(`UPDATE device_conflicts SET times = times + 1, seen_at = ?, other = ?, said = ? WHERE device = ? AND kind = ? AND source = ? AND resolved_at = 0`,
 		stamp(call.Now), null(c.Other), c.Said, string(c.Device), string(c.Kind), c.Source)
 	if err != nil || n > 0 {
+		return err
+	}
+	return s.openConflict(t, call, c, serial)
+}
+
+// openConflict puts a conflict on record of which none is open.
+func (s *Store) openConflict(t *tx, call issuance.Call, c issuance.Conflict, serial string) error {
+	id, err := newID[issuance.ConflictID](s.random, call.Now)
+	if err != nil {
 		return err
 	}
 	err = t.write(`INSERT INTO device_conflicts (id, kind, device, other, source, said, times, created_at, seen_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)`,

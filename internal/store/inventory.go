@@ -56,10 +56,12 @@ func (s *Store) importOne(t *tx, call issuance.Call, in *issuance.Import, l *iss
 	if l.Serial == "" && l.UDID == "" {
 		return issuance.ImportResult{}, errors.New("it has neither serial number nor UDID")
 	}
-	found, byUDID, err := findDevice(func(query, value string) scanner { return t.row(query, value) }, l.Serial, l.UDID)
+	var n named
+	err := t.ask(n.byNames("", l.Serial, l.UDID))
 	if err != nil {
 		return issuance.ImportResult{}, err
 	}
+	found, byUDID := n.device(l.Serial), n.byUDID
 	source := issuance.Source{From: in.Source, At: timeOf(stamp(call.Now))}
 	udid, conflict := l.UDID, issuance.Conflict{Source: in.Source}
 	if byUDID.ID != "" && byUDID.ID != found.ID {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,11 +95,7 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 		return cert, fmt.Errorf("%s: %w", what, err)
 	}
 	err = s.step(ctx, call, what, func(t *tx) error {
-		o := issuance.Order{ID: c.Order, Account: c.Account}
-		err := notFound(t.updated(`SELECT directory, coalesce(code, ''), coalesce(evidence, '') FROM orders WHERE id = ?`, string(c.Order),
-			`UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
-			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.ID)).
-			Scan(&o.Directory, &o.Code, &o.Evidence))
+		o, code, barred, err := t.claimable(call, &c)
 		if errors.Is(err, issuance.ErrNotFound) {
 			return t.orderConflict(c.Account, c.Order)
 		}
@@ -106,17 +103,22 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 			return err
 		}
 		cert = c.Certificate
-		if err := s.checkBarred(t, call, &o, &cert); err != nil {
-			return err
-		}
-		if o.Code != "" {
-			device, err := s.claimCode(t, call, &o)
-			if err != nil {
+		switch {
+		case barred:
+			return s.loseClaim(t, call, &o, barredMeanwhile, issuance.ErrDeviceBarred)
+		case o.Code != "" && !code.usable:
+			return s.loseClaim(t, call, &o, codeTaken, issuance.ErrCodeTaken)
+		case o.Code != "":
+			if err := t.must(issuance.ErrCodeTaken, `UPDATE codes SET status = 'issuing', order_id = ? WHERE id = ? AND status = 'unused' AND expires_at > ?`,
+				string(o.ID), string(o.Code), stamp(call.Now)); err != nil {
 				return err
 			}
-			if cert.Device == "" {
-				cert.Device = device
-			}
+			cert.Device = cmp.Or(cert.Device, code.device)
+		}
+		err = t.must(issuance.ErrConflict, `UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
+			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.ID))
+		if err != nil {
+			return err
 		}
 		if hold := issuance.HoldID(decision.Decision.Decision.Approval); hold != "" {
 			if err := s.claimApproval(t, call, &o, hold); err != nil {
@@ -144,29 +146,40 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 	return cert, nil
 }
 
-// claimCode takes the order's code and returns the device that it is bound to. If another order or
-// an operator was first, or its time is over, the order becomes invalid and the error is
-// issuance.ErrCodeTaken, which is kept.
-func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device issuance.DeviceID, err error) {
-	err = notFound(t.updated(`SELECT coalesce(device, '') FROM codes WHERE id = ?`, string(o.Code),
-		`UPDATE codes SET status = 'issuing', order_id = ? WHERE id = ? AND status = 'unused' AND expires_at > ?`,
-		string(o.ID), string(o.Code), stamp(call.Now)).Scan(&device))
-	if !errors.Is(err, issuance.ErrNotFound) {
-		return device, err
-	}
-	why := &issuance.Refusal{Problem: "unauthorized", Check: "code-live", Detail: "the code is no longer usable"}
-	return "", s.loseClaim(t, call, o, why, issuance.ErrCodeTaken)
+// What a claim was lost by.
+var (
+	codeTaken       = &issuance.Refusal{Problem: "unauthorized", Check: "code-live", Detail: "the code is no longer usable"}
+	barredMeanwhile = &issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState, Detail: "the device is lost or retired"}
+)
+
+// claimedCode is the code of an order, as a claim finds it.
+type claimedCode struct {
+	usable bool
+	device issuance.DeviceID // that it is bound to
 }
 
-// checkBarred refuses the claim of a device that the inventory bars by now. The order becomes invalid, and
-// the error is issuance.ErrDeviceBarred, which is kept.
-func (s *Store) checkBarred(t *tx, call issuance.Call, o *issuance.Order, cert *issuance.Certificate) error {
-	barred, err := t.bars(string(cert.Device), cert.DeviceSerial, cert.DeviceUDID)
-	if err != nil || !barred {
-		return err
+// claimable reads and locks what a claim takes: the order, which must be ready (else issuance.ErrNotFound), and its
+// code; and whether the inventory bars the device by now.
+func (t *tx) claimable(call issuance.Call, c *issuance.Claim) (o issuance.Order, code claimedCode, barred bool, err error) {
+	o = issuance.Order{Account: c.Account}
+	var n named
+	err = t.ask(
+		locking(func(row scanner) error {
+			o.ID = c.Order
+			return row.Scan(&o.Directory, &o.Code, &o.Evidence)
+		}, `SELECT directory, coalesce(code, ''), coalesce(evidence, '') FROM orders
+			WHERE id = ? AND account = ? AND status = 'ready' AND expires_at > ?`, string(c.Order), string(c.Account), stamp(call.Now)),
+		locking(func(row scanner) error {
+			code.usable = true
+			return row.Scan(&code.device)
+		}, `SELECT coalesce(device, '') FROM codes
+			WHERE id = (SELECT code FROM orders WHERE id = ?) AND status = 'unused' AND expires_at > ?`, string(c.Order), stamp(call.Now)),
+		n.byNames(c.Certificate.Device, c.Certificate.DeviceSerial, c.Certificate.DeviceUDID),
+	)
+	if err == nil && o.ID == "" {
+		err = issuance.ErrNotFound
 	}
-	why := &issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState, Detail: "the device is lost or retired"}
-	return s.loseClaim(t, call, o, why, issuance.ErrDeviceBarred)
+	return o, code, n.barred().ID != "", err
 }
 
 // loseClaim makes the order invalid whose claim came too late. What is lost is kept, and returned.
@@ -175,7 +188,7 @@ func (s *Store) loseClaim(t *tx, call issuance.Call, o *issuance.Order, why *iss
 	if err != nil {
 		return err
 	}
-	if err := t.write(`UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0, decision = NULL WHERE id = ?`, text, string(o.ID)); err != nil {
+	if err := t.must(issuance.ErrConflict, `UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0, decision = NULL WHERE id = ? AND status IN ('ready', 'processing')`, text, string(o.ID)); err != nil {
 		return err
 	}
 	return s.refuse(t, call, refused(orderRow(audit.IssueBegun, o), why), audit.Personal{}, lost)
@@ -190,74 +203,77 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 		return o, errors.New("complete issue: no certificate")
 	}
 	err = s.end(ctx, call, "complete issue", func(t *tx) error {
-		var device, code string
-		err := notFound(t.locked(`SELECT coalesce(device, ''), coalesce(code, '') FROM certificates
-			WHERE id = ? AND order_id = ? AND status = 'reserved'`, string(c.Certificate), string(c.Order)).Scan(&device, &code))
-		if errors.Is(err, issuance.ErrNotFound) {
+		// Whoever bars a device revokes what it has, and does not find this one, which is not valid yet. So they
+		// begin again once this is committed, or this waits for them.
+		if err := t.contestDevices(c.Certificate, c.Attested.Serial, c.Attested.UDID); err != nil {
+			return err
+		}
+		var n named
+		var device issuance.DeviceID
+		live := false
+		questions := append([]question{
+			locking(func(row scanner) error {
+				live = true
+				return row.Scan(&device)
+			}, `SELECT coalesce(device, '') FROM certificates WHERE id = ? AND order_id = ? AND status = 'reserved'`,
+				string(c.Certificate), string(c.Order)),
+			locking(func(row scanner) (err error) {
+				o, err = s.scanOrder(row)
+				return err
+			}, orderByID, string(c.Order)),
+		}, n.byClaim(c.Certificate, c.Attested.Serial, c.Attested.UDID)...)
+		err := t.ask(questions...)
+		switch {
+		case err != nil:
+			return err
+		case !live:
 			return t.conflictOrMissing(`SELECT 1 FROM certificates WHERE id = ? AND order_id = ?`, string(c.Certificate), string(c.Order))
-		}
-		if err != nil {
-			return err
-		}
-		bound := device // the row that its code is bound to
-		if err := t.contestDevices(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
-			return err
-		}
-		if c.Attested.Serial != "" || c.Attested.UDID != "" {
-			found, err := s.knownDevice(t, call, c.Attested, byCertificate)
-			if err != nil {
+		case n.barred().ID != "":
+			return issuance.ErrDeviceBarred
+		case c.Attested.Serial != "" || c.Attested.UDID != "":
+			if device, err = s.identified(t, call, &n, c.Attested, byCertificate); err != nil {
 				return err
 			}
-			device = string(found)
 		}
-		// Whoever revoked what the device has did not find this one, which was not valid yet. Its row may be
-		// younger than the first look.
-		if err := t.contestDevices(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
+		if err := t.completeRows(call.Now, c, device, o.Code); err != nil {
 			return err
 		}
-		if barred, err := t.bars(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
-			return err
-		} else if barred {
-			return issuance.ErrDeviceBarred
-		}
-		if err := t.completeRows(call.Now, c, device, code); err != nil {
-			return err
-		}
-		if err := t.useApproval(c.Order, c.Approval); err != nil {
-			return err
-		}
-		o, err = s.scanOrder(t.updated(orderByID, string(c.Order),
-			`UPDATE orders SET status = 'valid', certificate = ? WHERE id = ? AND status = 'processing'`,
-			string(c.Certificate), string(c.Order)))
-		if err != nil {
-			return fmt.Errorf("order of a live claim: %w", err)
-		}
+		o.Status, o.Certificate = issuance.OrderValid, c.Certificate
 		row := orderRow(audit.IssueCompleted, &o)
-		row.Certificate, row.Device = string(c.Certificate), device
+		row.Certificate, row.Device = string(c.Certificate), string(device)
 		return s.record(t, call, row, audit.Personal{Serial: c.Attested.Serial, UDID: c.Attested.UDID})
 	})
 	return o, err
 }
 
-// completeRows makes the certificate valid and consumes its code. The claim is known to be live, so
+// completeRows makes certificate and order valid, and consumes code and approval. The claim is known to be live, so
 // a row that is missing is a broken database, and nothing is kept.
-func (t *tx) completeRows(now time.Time, c issuance.Completion, device, code string) error {
-	n, err := t.exec(`UPDATE certificates SET status = 'valid', der = ?, issued_at = ?, device = ? WHERE id = ? AND status = 'reserved'`,
+func (t *tx) completeRows(now time.Time, c issuance.Completion, device issuance.DeviceID, code issuance.CodeID) error {
+	err := t.must(errNotLive("certificate"), `UPDATE certificates SET status = 'valid', der = ?, issued_at = ?, device = ? WHERE id = ? AND status = 'reserved'`,
 		c.DER, stamp(now), null(device), string(c.Certificate))
-	if err := changedOne(n, err, "certificate of a live claim"); err != nil {
-		return err
+	if err == nil && code != "" {
+		err = t.must(errNotLive("code"), `UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = coalesce(device, ?)
+			WHERE id = ? AND status = 'issuing' AND order_id = ?`,
+			stamp(now), string(c.Certificate), null(device), string(code), string(c.Order))
+		if err == nil {
+			err = t.eraseDocument(string(code))
+		}
 	}
-	if code == "" {
-		return nil
+	if err == nil && c.Approval != "" {
+		err = t.must(errNotLive("approval"), `UPDATE holds SET status = 'used', revision = revision + 1 WHERE id = ? AND order_id = ? AND status = 'claimed'`,
+			string(c.Approval), string(c.Order))
 	}
-	n, err = t.exec(`UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = coalesce(device, ?)
-		WHERE id = ? AND status = 'issuing' AND order_id = ?`,
-		stamp(now), string(c.Certificate), null(device), code, string(c.Order))
-	if err := changedOne(n, err, "code of a live claim"); err != nil {
-		return err
+	if err == nil {
+		err = t.must(errNotLive("order"), `UPDATE orders SET status = 'valid', certificate = ? WHERE id = ? AND status = 'processing'`,
+			string(c.Certificate), string(c.Order))
 	}
-	return t.eraseDocument(code)
+	return err
 }
+
+// errNotLive: a row of a live claim is not there, or not in the state that it should be in.
+type errNotLive string
+
+func (e errNotLive) Error() string { return string(e) + " of a live claim is not as it should be" }
 
 // changedOne turns a write that should have changed one row, and did not, into an error.
 func changedOne(n int64, err error, what string) error {

@@ -63,12 +63,20 @@ func (s *Store) CreateOrder(ctx context.Context, call issuance.Call, n issuance.
 		return issuance.Order{}, fmt.Errorf("create order: %w", err)
 	}
 	err = s.step(ctx, call, "create order", func(t *tx) error {
+		p, err := t.partiesTo(call, &n)
+		if err != nil {
+			return err
+		}
 		if n.Identifier.Kind == policy.ByCode {
-			if o.Code, err = s.orderableCode(t, call, n); err != nil {
+			if err := s.checkOrderable(t, call, &n, &p); err != nil {
 				return err
 			}
+			o.Code = p.code.ID
 		}
-		return s.insertOrder(t, call, o, sealed)
+		if !p.account {
+			return keep(issuance.ErrConflict)
+		}
+		return s.insertOrder(t, call, o, sealed, p.orders == 0)
 	})
 	if err != nil {
 		return issuance.Order{}, err
@@ -76,14 +84,56 @@ func (s *Store) CreateOrder(ctx context.Context, call issuance.Call, n issuance.
 	return o, nil
 }
 
-func (s *Store) insertOrder(t *tx, call issuance.Call, o issuance.Order, sealed []byte) error {
-	var orders int64
-	err := notFound(t.updated(`SELECT orders FROM accounts WHERE id = ?`, string(o.Account),
-		`UPDATE accounts SET orders = orders + 1 WHERE id = ? AND directory = ? AND status = 'valid'`,
-		string(o.Account), o.Directory).Scan(&orders))
-	if errors.Is(err, issuance.ErrNotFound) {
-		return keep(issuance.ErrConflict)
+// parties are the account and the code of a new order, which nobody changes until it is made.
+type parties struct {
+	account bool          // whether it is valid
+	orders  int64         // that it has
+	code    issuance.Code // id, status, expiry and tries; zero if the order names none that there is
+	live    int           // orders that name the code and are not over
+}
+
+func (t *tx) partiesTo(call issuance.Call, n *issuance.NewOrder) (p parties, err error) {
+	account := locking(func(row scanner) error {
+		p.account = true
+		return row.Scan(&p.orders)
+	}, `SELECT orders FROM accounts WHERE id = ? AND directory = ? AND status = 'valid'`, string(n.Account), n.Directory)
+	if n.Identifier.Kind != policy.ByCode {
+		return p, t.ask(account)
 	}
+	hash := sha256.Sum256([]byte(n.Identifier.Value))
+	code := locking(func(row scanner) error {
+		var expires int64
+		err := row.Scan(&p.code.ID, &p.code.Status, &expires, &p.code.Tries)
+		p.code.ExpiresAt = timeOf(expires)
+		return err
+	}, `SELECT id, status, expires_at, tries FROM codes WHERE directory = ? AND value_sha256 = ?`, n.Directory, hash[:])
+	live := asking(func(row scanner) error { return row.Scan(&p.live) }, `SELECT count(*) FROM orders
+		WHERE code = (SELECT id FROM codes WHERE directory = ? AND value_sha256 = ?) AND status <> 'valid' AND status <> 'invalid' AND expires_at > ?`,
+		n.Directory, hash[:], stamp(call.Now))
+	return p, t.ask(code, live, account)
+}
+
+// checkOrderable refuses a code that cannot be ordered by. A refusal about a known code leaves an audit row; the
+// nonce stays spent.
+func (s *Store) checkOrderable(t *tx, call issuance.Call, n *issuance.NewOrder, p *parties) error {
+	if p.code.ID == "" {
+		return keep(&issuance.CodeUnusableError{})
+	}
+	row := audit.Row{Action: audit.OrderCreated, Outcome: audit.Refused, Directory: n.Directory, Account: string(n.Account), Code: string(p.code.ID)}
+	if status := p.code.StatusAt(call.Now); status != issuance.CodeUnused {
+		row.Check, row.Detail = "code-usable", map[string]string{"status": string(status)}
+		return s.refuse(t, call, row, audit.Personal{}, &issuance.CodeUnusableError{Code: p.code.ID, Status: status})
+	}
+	if p.live >= issuance.MaxLiveOrdersPerCode {
+		row.Check = "live-orders"
+		return s.refuse(t, call, row, audit.Personal{}, &issuance.TooManyOrdersError{Code: p.code.ID, Limit: issuance.MaxLiveOrdersPerCode})
+	}
+	return nil
+}
+
+func (s *Store) insertOrder(t *tx, call issuance.Call, o issuance.Order, sealed []byte, first bool) error {
+	err := t.must(issuance.ErrConflict,
+		`UPDATE accounts SET orders = orders + 1 WHERE id = ? AND directory = ? AND status = 'valid'`, string(o.Account), o.Directory)
 	if err != nil {
 		return err
 	}
@@ -96,43 +146,10 @@ func (s *Store) insertOrder(t *tx, call issuance.Call, o issuance.Order, sealed 
 		return err
 	}
 	row := orderRow(audit.OrderCreated, &o)
-	if orders == 1 {
+	if first {
 		row.Detail = map[string]string{"account": "first order"}
 	}
 	return s.record(t, call, row, audit.Personal{})
-}
-
-// orderableCode looks the code up by the SHA-256 of its value. A refusal about a known code leaves
-// an audit row; the nonce stays spent.
-func (s *Store) orderableCode(t *tx, call issuance.Call, n issuance.NewOrder) (issuance.CodeID, error) {
-	hash := sha256.Sum256([]byte(n.Identifier.Value))
-	var c issuance.Code
-	var expires int64
-	err := notFound(t.locked(`SELECT id, status, expires_at, tries FROM codes WHERE directory = ? AND value_sha256 = ?`,
-		n.Directory, hash[:]).Scan(&c.ID, &c.Status, &expires, &c.Tries))
-	if errors.Is(err, issuance.ErrNotFound) {
-		return "", keep(&issuance.CodeUnusableError{})
-	}
-	if err != nil {
-		return "", err
-	}
-	c.ExpiresAt = timeOf(expires)
-	row := audit.Row{Action: audit.OrderCreated, Outcome: audit.Refused, Directory: n.Directory, Account: string(n.Account), Code: string(c.ID)}
-	if status := c.StatusAt(call.Now); status != issuance.CodeUnused {
-		row.Check, row.Detail = "code-usable", map[string]string{"status": string(status)}
-		return "", s.refuse(t, call, row, audit.Personal{}, &issuance.CodeUnusableError{Code: c.ID, Status: status})
-	}
-	var live int
-	err = t.row(`SELECT count(*) FROM orders WHERE code = ? AND status <> 'valid' AND status <> 'invalid' AND expires_at > ?`,
-		string(c.ID), stamp(call.Now)).Scan(&live)
-	if err != nil {
-		return "", err
-	}
-	if live >= issuance.MaxLiveOrdersPerCode {
-		row.Check = "live-orders"
-		return "", s.refuse(t, call, row, audit.Personal{}, &issuance.TooManyOrdersError{Code: c.ID, Limit: issuance.MaxLiveOrdersPerCode})
-	}
-	return c.ID, nil
 }
 
 // refuse writes the audit row of a refusal and returns why, to be kept.
@@ -155,6 +172,33 @@ func (s *Store) Order(ctx context.Context, id issuance.OrderID) (issuance.Order,
 		return o, fmt.Errorf("read order: %w", err)
 	}
 	return o, nil
+}
+
+// Enrolment returns an order with the code that it names and the evidence that answered its challenge, without the
+// object.
+func (s *Store) Enrolment(ctx context.Context, id issuance.OrderID) (issuance.Enrolment, error) {
+	var e issuance.Enrolment
+	err := s.reads.ask(ctx,
+		asking(func(row scanner) (err error) {
+			e.Order, err = s.scanOrder(row)
+			return err
+		}, orderByID, string(id)),
+		asking(func(row scanner) (err error) {
+			e.Code, err = scanCode(row)
+			return err
+		}, `SELECT `+codeColumns+` FROM codes WHERE id = (SELECT code FROM orders WHERE id = ?)`, string(id)),
+		asking(func(row scanner) (err error) {
+			e.Evidence, err = scanEvidence(row)
+			return err
+		}, `SELECT `+evidenceColumns+`, NULL FROM evidence WHERE id = (SELECT evidence FROM orders WHERE id = ?)`, string(id)),
+	)
+	if err == nil && e.Order.ID == "" {
+		err = issuance.ErrNotFound
+	}
+	if err != nil {
+		return issuance.Enrolment{}, fmt.Errorf("read enrolment: %w", err)
+	}
+	return e, nil
 }
 
 // ReadOrder spends the call's nonce and returns an order by id. Not fsynced.

@@ -56,6 +56,7 @@ type postgresDB struct {
 	waiting atomic.Int64
 	failed  atomic.Bool // whether the last change met a database that did not work
 	retries *prometheus.CounterVec
+	trips   prometheus.Counter
 }
 
 func openPostgres(ctx context.Context, location string, schema fs.FS, m *metrics, now func() time.Time) (*postgresDB, error) {
@@ -89,6 +90,9 @@ func connectPostgres(ctx context.Context, location string, m *metrics, now func(
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_store_retries_total", Help: "Changes and reads tried again, by what undid them (PostgreSQL only).",
 		}, []string{"reason"}),
+		trips: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "assay_store_round_trips_total", Help: "Times that PostgreSQL was sent statements and waited for.",
+		}),
 	}
 	for _, reason := range []retryReason{byConnection, byConflict, byCollision} {
 		d.retries.WithLabelValues(string(reason))
@@ -146,7 +150,7 @@ func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) err
 	began := d.now()
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeLimit(kind))
 	defer cancel()
-	p := beginPostgres(work, conn.Conn(), kind)
+	p := beginPostgres(work, conn.Conn(), kind, d.trips)
 	t := &tx{session: p}
 	err = guarded(run, t)
 	failed := p.err // whatever the change made of it: nothing can be committed any more
@@ -395,6 +399,27 @@ func (d *postgresDB) rows(ctx context.Context, each func(scanner) error, query s
 	})
 }
 
+func (d *postgresDB) ask(ctx context.Context, questions ...question) error {
+	questions = slices.DeleteFunc(questions, func(q question) bool { return !areTexts(q.args) })
+	if len(questions) == 0 {
+		return nil
+	}
+	return d.retry(ctx, func() error {
+		return d.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			batch, tasks := new(pgx.Batch), make([]task, 0, len(questions))
+			var own error
+			for _, q := range questions {
+				batch.Queue(q.text(), q.args...)
+				tasks = append(tasks, q.task(&own))
+			}
+			if err := answered(conn.SendBatch(ctx, batch), tasks); err != nil {
+				return err
+			}
+			return own
+		})
+	})
+}
+
 // areTexts reports whether all texts are such as PostgreSQL can hold. Strangers choose the ids in URLs: one that
 // is no text names nothing.
 func areTexts(args []any) bool {
@@ -411,6 +436,7 @@ func (d *postgresDB) read(ctx context.Context, work func(context.Context, *pgx.C
 		return noConnection(ctx, err)
 	}
 	defer conn.Release()
+	d.trips.Inc()
 	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	return ifLost(conn.Conn(), work(bounded, conn.Conn()))
@@ -453,7 +479,7 @@ func (d *postgresDB) collectors() []prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(of(d.pool.Stat())) })
 	}
 	return []prometheus.Collector{
-		d.retries,
+		d.retries, d.trips,
 		gauge("assay_store_connections_busy", "Connections to PostgreSQL that are at work.", (*pgxpool.Stat).AcquiredConns),
 		gauge("assay_store_connections_limit", "Connections to PostgreSQL that may be open.", (*pgxpool.Stat).MaxConns),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
@@ -209,7 +211,7 @@ func TestDeviceListedAndLostDuringCompletion(t *testing.T) {
 	completion.Attested = issuance.Device{Serial: "NEWSERIAL1", Attested: true}
 	var once sync.Once
 	lose := func(message []byte) {
-		if !bytes.Contains(message, []byte("WHERE serial = $1 AND serial <> ''")) {
+		if !bytes.Contains(message, []byte("WHERE serial <> '' AND serial = $1")) {
 			return
 		}
 		once.Do(func() {
@@ -230,6 +232,142 @@ func TestDeviceListedAndLostDuringCompletion(t *testing.T) {
 	}
 	if after, err := s.Certificate(t.Context(), cert.ID); err != nil || after.Status != issuance.CertificateReserved {
 		t.Errorf("the certificate is %s, %v", after.Status, err)
+	}
+}
+
+// TestYoungDeviceLostDuringCompletion: the device got its row after the completion contested the rows that there
+// were, and is lost before the completion notes that it was seen. Either the completion or the revocation wins.
+func TestYoungDeviceLostDuringCompletion(t *testing.T) {
+	p := newPostgres(t)
+	direct, err := url.Parse(p.database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openAt(t, direct.String())
+	b := storetest.NewBench(t, s)
+	cut := newCutter(t, direct.Host)
+	slow := openAt(t, cut.url(*direct))
+	_, value := b.Mint()
+	_, cert := b.Claimed(value)
+	completion := storetest.CompletionFor(cert)
+	completion.Attested = issuance.Device{Serial: "NEWSERIAL1", Attested: true}
+
+	other, err := pgx.Connect(t.Context(), direct.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	run := func(text string, args ...any) {
+		t.Helper()
+		if _, err := other.Exec(t.Context(), text, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopped := func() bool { // whether somebody waits for a lock
+		n := 0
+		err := other.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&n)
+		if err != nil {
+			t.Error(err)
+		}
+		return n > 0
+	}
+
+	lost := make(chan error, 1)
+	var once sync.Once
+	lose := func(message []byte) {
+		if !bytes.Contains(message, []byte("SET seen_at = CASE")) {
+			return
+		}
+		once.Do(func() {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, _, err := s.SetDeviceState(t.Context(), b.Operator(), "device_young", 0, issuance.StateChange{State: policy.Lost, Revoke: true})
+				lost <- err
+			}()
+			for ended := false; !ended && !stopped(); {
+				select {
+				case <-done:
+					ended = true
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+	}
+	cut.heard.Store(&lose)
+
+	run(`BEGIN`)
+	run(`SELECT 1 FROM certificates WHERE id = $1 FOR UPDATE`, string(cert.ID))
+	completed := make(chan error, 1)
+	go func() {
+		_, err := slow.CompleteIssue(t.Context(), b.Operator(), completion)
+		completed <- err
+	}()
+	for !stopped() {
+		time.Sleep(time.Millisecond)
+	}
+	if err := p.run(t, direct.String(), `INSERT INTO devices (id, serial, attested, state, seen_at, created_at)
+			VALUES ('device_young', 'NEWSERIAL1', 1, 'active', 4000000000000000, 1)`); err != nil {
+		t.Fatal(err)
+	}
+	run(`COMMIT`)
+	if err := <-completed; err != nil && !errors.Is(err, issuance.ErrDeviceBarred) {
+		t.Errorf("completion: %v", err)
+	}
+	if err := <-lost; err != nil {
+		t.Errorf("lost: %v", err)
+	}
+	if after, err := s.Certificate(t.Context(), cert.ID); err != nil || after.Status == issuance.CertificateValid {
+		t.Errorf("the certificate of a lost device is %s, %v", after.Status, err)
+	}
+}
+
+// TestRoundTrips holds how often an enrolment waits for PostgreSQL.
+func TestRoundTrips(t *testing.T) {
+	p := newPostgres(t)
+	s := openAt(t, p.database(t))
+	b := storetest.NewBench(t, s)
+	_, value := b.Mint()
+	account := b.NewAccount()
+	var order issuance.Order
+	var claimed issuance.Certificate
+	for _, step := range []struct {
+		name string
+		most float64
+		run  func() error
+	}{
+		{"spend a nonce", 2, func() error { return s.SpendNonce(t.Context(), b.Call().Nonce) }},
+		{"find the code", 1, func() error { _, err := s.CodeByValue(t.Context(), storetest.Directory, value); return err }},
+		{"create order", 2, func() (err error) { order, err = b.OrderFor(account, value); return err }},
+		{"read order", 2, func() error { _, err := s.ReadOrder(t.Context(), b.Call(), order.ID); return err }},
+		{"read enrolment", 1, func() error { _, err := s.Enrolment(t.Context(), order.ID); return err }},
+		{"answer challenge", 2, func() (err error) {
+			order, err = s.AnswerChallenge(t.Context(), b.Call(), storetest.AnswerFor(order))
+			return err
+		}},
+		{"gather circumstances", 2, func() error {
+			_, err := s.Circumstances(t.Context(), b.Now, issuance.Subject{Directory: storetest.Directory, Serial: "TESTSERIAL1", Verified: true, Code: order.Code})
+			return err
+		}},
+		{"begin issue", 2, func() (err error) { claimed, err = s.BeginIssue(t.Context(), b.Call(), b.ClaimFor(order)); return err }},
+		{"complete issue, of a new device", 2, func() error {
+			c := storetest.CompletionFor(claimed)
+			c.Attested = issuance.Device{Serial: "TESTSERIAL1", Attested: true}
+			_, err := s.CompleteIssue(t.Context(), b.Operator(), c)
+			return err
+		}},
+		{"collect certificate", 3, func() error {
+			_, err := s.CollectCertificate(t.Context(), b.Call(), claimed.ID, func(issuance.Certificate) error { return nil })
+			return err
+		}},
+	} {
+		before := s.RoundTrips()
+		if err := step.run(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if n := s.RoundTrips() - before; n > step.most {
+			t.Errorf("%s: %v round trips, not %v", step.name, n, step.most)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // pgSession is one transaction. Statements whose outcome nobody waits for are sent together with the next one
@@ -19,16 +20,18 @@ type pgSession struct {
 	conn  *pgx.Conn
 	batch *pgx.Batch
 	tasks []task // what to do with the answer to each statement of the batch
+	trips prometheus.Counter
 
 	transaction string // its id, once the database began it
+	missed      bool   // a must missed its row, and the database undid the transaction
 	err         error  // the first thing that went wrong: then nothing can be committed
 }
 
 // task takes the answer to one statement.
 type task func(pgx.BatchResults) error
 
-func beginPostgres(ctx context.Context, conn *pgx.Conn, kind changeKind) *pgSession {
-	p := &pgSession{ctx: ctx, conn: conn, batch: new(pgx.Batch)}
+func beginPostgres(ctx context.Context, conn *pgx.Conn, kind changeKind, trips prometheus.Counter) *pgSession {
+	p := &pgSession{ctx: ctx, conn: conn, batch: new(pgx.Batch), trips: trips}
 	begin := `BEGIN ISOLATION LEVEL SERIALIZABLE`
 	if kind.is(changeByRow) {
 		begin = `BEGIN ISOLATION LEVEL READ COMMITTED`
@@ -63,9 +66,19 @@ func (p *pgSession) send() error {
 	if p.err != nil {
 		return p.err
 	}
-	results := p.conn.SendBatch(p.ctx, p.batch)
-	var err error
-	for _, take := range p.tasks {
+	p.trips.Inc()
+	err := answered(p.conn.SendBatch(p.ctx, p.batch), p.tasks)
+	p.batch, p.tasks = new(pgx.Batch), p.tasks[:0]
+	if errors.Is(err, sql.ErrNoRows) || errors.Is(err, pgx.ErrNoRows) {
+		return sql.ErrNoRows // an answer
+	}
+	p.err = ifLost(p.conn, err)
+	return p.err
+}
+
+// answered takes all answers to a batch, until one goes wrong.
+func answered(results pgx.BatchResults, tasks []task) (err error) {
+	for _, take := range tasks {
 		if err = take(results); err != nil {
 			break
 		}
@@ -73,12 +86,7 @@ func (p *pgSession) send() error {
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
-	p.batch, p.tasks = new(pgx.Batch), p.tasks[:0]
-	if errors.Is(err, sql.ErrNoRows) || errors.Is(err, pgx.ErrNoRows) {
-		return sql.ErrNoRows // an answer
-	}
-	p.err = ifLost(p.conn, err)
-	return p.err
+	return err
 }
 
 func (p *pgSession) exec(query string, args ...any) (n int64, err error) {
@@ -105,6 +113,22 @@ func (p *pgSession) first(otherwise error, query string, args ...any) error {
 	return p.err
 }
 
+// must lets the database divide by how many rows were changed, so that it undoes the transaction if there was none,
+// although the commit may be on its way.
+func (p *pgSession) must(otherwise error, update string, args ...any) error {
+	p.queue(func(r pgx.BatchResults) error {
+		err := r.QueryRow().Scan(nil)
+		if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == divisionByZero {
+			p.missed = true
+			return otherwise
+		}
+		return err
+	}, translated(`WITH changed AS (`+update+` RETURNING 1) SELECT 1 / count(*) FROM changed`), args...)
+	return p.err
+}
+
+const divisionByZero = "22012"
+
 func (p *pgSession) write(query string, args ...any) error {
 	p.queue(ignore, translated(query), args...)
 	return p.err
@@ -121,7 +145,7 @@ func (p *pgSession) row(query string, args ...any) scanner {
 }
 
 func (p *pgSession) locked(query string, args ...any) scanner {
-	return p.row(query+" FOR UPDATE", args...)
+	return p.row(query+forUpdate, args...)
 }
 
 func (p *pgSession) contest(query string, args ...any) error { return p.write(query, args...) }
@@ -151,26 +175,51 @@ func (p *pgSession) updated(read, id, update string, args ...any) scanner {
 }
 
 func (p *pgSession) rows(each func(scanner) error, query string, args ...any) error {
-	if !areTexts(args) {
-		return nil
+	return p.ask(asking(each, query, args...))
+}
+
+func (p *pgSession) ask(questions ...question) error {
+	var own error // of whoever takes the rows: not the database's
+	asked := false
+	for _, q := range questions {
+		if areTexts(q.args) {
+			p.queue(q.task(&own), q.text(), q.args...)
+			asked = true
+		}
 	}
-	var own error // of each: not the database's
-	p.queue(func(r pgx.BatchResults) error {
+	if !asked {
+		return p.err
+	}
+	if err := p.send(); err != nil {
+		return err
+	}
+	return own
+}
+
+const forUpdate = " FOR UPDATE"
+
+// text is the question in PostgreSQL's form.
+func (q *question) text() string {
+	if q.locked {
+		return translated(q.query + forUpdate)
+	}
+	return translated(q.query)
+}
+
+// task takes the rows of the answer, until one goes wrong: own says how.
+func (q *question) task(own *error) task {
+	return func(r pgx.BatchResults) error {
 		rows, err := r.Query()
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
-		for rows.Next() && own == nil {
-			own = each(rows)
+		for *own == nil && rows.Next() {
+			*own = q.each(rows)
 		}
 		rows.Close()
 		return rows.Err()
-	}, translated(query), args...)
-	if err := p.send(); err != nil {
-		return err
 	}
-	return own
 }
 
 // lostCommit: the connection was lost while the transaction was being committed.
@@ -182,7 +231,8 @@ type lostCommit struct {
 func (l *lostCommit) Error() string { return "connection lost during commit: " + l.err.Error() }
 func (l *lostCommit) Unwrap() error { return l.err }
 
-// commit ends the transaction with what is queued. What has to come out in a certain way is sent before.
+// commit ends the transaction with what is queued. What has to come out in a certain way is sent before, with what
+// brings the transaction's id: without that nobody could tell what became of a commit that was not answered.
 func (p *pgSession) commit() error {
 	if p.transaction == "" {
 		if err := p.send(); err != nil {
@@ -203,6 +253,8 @@ func (p *pgSession) commit() error {
 	switch {
 	case answer == "COMMIT": // whatever became of the connection then
 		return nil
+	case p.missed:
+		return err
 	case answer == "ROLLBACK":
 		return errors.New("the database undid a transaction without saying why")
 	case isRefused && refused.SeverityUnlocalized == "ERROR": // else the connection ended, and nobody knows when

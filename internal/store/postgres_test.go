@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"assay/internal/counterpart"
+	"assay/internal/issuance"
 	"assay/internal/pgcluster"
 	"assay/internal/store"
 	"assay/internal/store/storetest"
@@ -62,6 +64,23 @@ func (p *postgres) run(t testing.TB, url string, statements ...string) error {
 		}
 	}
 	return errors.Join(err, conn.Close(t.Context()))
+}
+
+// TestARowThatIsMissedUndoesTheChange: also where that comes to light with the commit.
+func TestARowThatIsMissedUndoesTheChange(t *testing.T) {
+	for name, location := range map[string]string{"SQLite": filepath.Join(t.TempDir(), "assay.db"), "PostgreSQL": newPostgres(t).database(t)} {
+		s := openAt(t, location)
+		missed := errors.New("missed")
+		if err := s.MissARow(t.Context(), missed); !errors.Is(err, missed) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if n := s.Retries(); n > 0 {
+			t.Errorf("%s: tried again %v times", name, n)
+		}
+		if _, err := s.Account(t.Context(), "account_missed"); !errors.Is(err, issuance.ErrNotFound) {
+			t.Errorf("%s: what was written before is there: %v", name, err)
+		}
+	}
 }
 
 func TestOpenRefusesADatabaseThatItCannotUse(t *testing.T) {

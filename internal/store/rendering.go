@@ -145,11 +145,12 @@ func (t *tx) attempts(k *issuance.DeviceCredential) (int, error) {
 // renderable returns the credential that is rendered, or what is known of a new one.
 // issuance.ErrConflict if it is no longer, or not yet, as the rendering takes it to be.
 func (t *tx) renderable(p *rendered) (issuance.DeviceCredential, error) {
-	device, byUDID, err := findDevice(func(query, value string) scanner { return t.row(query, value) }, p.Device.Serial, p.Device.UDID)
-	if err != nil {
+	var n named
+	if err := t.ask(n.byNames("", p.Device.Serial, p.Device.UDID)); err != nil {
 		return issuance.DeviceCredential{}, err
 	}
-	if byUDID.ID != "" && byUDID.ID != device.ID { // another device got the UDID since it was looked for
+	device := n.device(p.Device.Serial)
+	if n.byUDID.ID != "" && n.byUDID.ID != device.ID { // another device got the UDID since it was looked for
 		return issuance.DeviceCredential{}, issuance.ErrConflict
 	}
 	// Labels of an earlier state of the device would undo what an operator changed since.

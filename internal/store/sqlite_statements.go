@@ -44,6 +44,14 @@ func (c *conn) first(otherwise error, query string, args ...any) error {
 	return err
 }
 
+func (c *conn) must(otherwise error, query string, args ...any) error {
+	n, err := c.exec(query, args...)
+	if err == nil && n != 1 {
+		return otherwise
+	}
+	return err
+}
+
 func (c *conn) write(query string, args ...any) error {
 	_, err := c.exec(query, args...)
 	return err
@@ -106,6 +114,15 @@ func (c *conn) rows(each func(scanner) error, query string, args ...any) error {
 	return eachRow(s, each, args)
 }
 
+func (c *conn) ask(questions ...question) error {
+	for _, q := range questions {
+		if err := c.rows(q.each, q.query, q.args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // sqliteReader is the pool of connections that only read, with its prepared statements by text.
 type sqliteReader struct {
 	db    *sql.DB
@@ -160,6 +177,15 @@ func (r *sqliteReader) rows(ctx context.Context, each func(scanner) error, query
 		return err
 	}
 	return eachRow(s, each, args)
+}
+
+func (r *sqliteReader) ask(ctx context.Context, questions ...question) error {
+	for _, q := range questions {
+		if err := r.rows(ctx, q.each, q.query, q.args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func eachRow(s *sql.Stmt, each func(scanner) error, args []any) error {
