@@ -313,12 +313,12 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 
 // upkeep does the periodic work: CRLs, dead claims, clean-up, and this server's counts of strangers' refusals.
 func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *turns, log *slog.Logger) {
+	clean := &cleaning{installation: i, log: log}
 	shared := func(ctx context.Context) error {
 		return errors.Join(
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
-			i.cleanUp(ctx, log),
-			i.applyRetention(ctx, log),
+			clean.up(ctx),
 		)
 	}
 	everyMinute(ctx, log, "upkeep", func(ctx context.Context) error {
@@ -347,12 +347,6 @@ func (i *Installation) undoDeadClaims(ctx context.Context, before time.Time, log
 	if undone > 0 {
 		log.Warn("undid claims that a crash left behind: their codes are good again", "claims", undone)
 	}
-	return err
-}
-
-func (i *Installation) cleanUp(ctx context.Context, log *slog.Logger) error {
-	cleaned, err := i.Store.CleanUp(ctx, i.now())
-	log.Debug("cleaned up", "rows", cleaned)
 	return err
 }
 

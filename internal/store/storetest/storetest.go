@@ -113,6 +113,7 @@ type Store interface {
 	Lease(ctx context.Context, now time.Time, name, holder string, lifetime time.Duration) (bool, error)
 	ReleaseLeases(ctx context.Context, holder string) error
 	CleanUp(context.Context, time.Time) (store.Cleaned, error)
+	DoubtClock(context.Context, time.Time) (time.Time, bool, error)
 	MarkRestored(context.Context, issuance.Call, store.Restoring) (store.Ended, error)
 	ApplyRetention(context.Context, time.Time, issuance.Retention) (issuance.Removed, error)
 	Audit(context.Context, audit.Filter) iter.Seq2[audit.Row, error]
