@@ -21,9 +21,9 @@ type auditVerify struct {
 }
 
 func (auditVerify) Help() string {
-	return `Finds rows that were changed, deleted or put in another order since they were sealed, and says where. The server
-seals what was committed every five seconds, with keys/audit.key; what is younger is counted. Values that were
-erased (assay device forget) are no fault.
+	return `Finds rows that were changed, deleted or put in another order since they were sealed, and says where; and seals that
+were deleted. The server seals what was committed every five seconds, with keys/audit.key; what is younger is counted.
+Values that were erased (assay device forget) are no fault.
 
 Whoever holds the database and the key can seal a false trail anew: a checkpoint that was kept elsewhere
 (assay audit checkpoint) tells.
