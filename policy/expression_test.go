@@ -148,7 +148,7 @@ func TestScoreChoosesTheOutcome(t *testing.T) {
 	if diff := cmp.Diff(want, d.Signals); diff != "" {
 		t.Error(diff)
 	}
-	if d.Outcome != Issue || d.Score != 25 || d.Profile != "weak" || d.Lifetime != 7*day || d.Policy != p.Version() || string(d.Key.Attested) != "attested key" {
+	if d.Outcome != Issue || d.Score != 25 || d.Profile != "weak" || d.Lifetime != Lifetime(7*day) || d.Policy != p.Version() || string(d.Key.Attested) != "attested key" {
 		t.Errorf("%+v", d)
 	}
 	in := known()
@@ -173,12 +173,12 @@ func TestAHoldWaitsForALiveApproval(t *testing.T) {
 	p := parsed(t, "outcomes: [{outcome: hold, approval: 2d, lifetime: 3d, profile: short, message: ask sam}]")
 	in := known()
 	d := p.Decide(t.Context(), in)
-	if failed := d.Refused(); d.Outcome != Hold || failed.Check != CheckHeld || failed.Detail != "ask sam" || d.ApprovalLifetime != 2*day || d.Key.Permits([]byte("attested key")) {
+	if failed := d.Refused(); d.Outcome != Hold || failed.Check != CheckHeld || failed.Detail != "ask sam" || d.ApprovalLifetime != Lifetime(2*day) || d.Key.Permits([]byte("attested key")) {
 		t.Errorf("%+v", d)
 	}
 	in.Approval = &Approval{Hold: "hold_1", ExpiresAt: in.Now.Add(time.Second)}
 	d = p.Decide(t.Context(), in)
-	if d.Outcome != Issue || d.Approval != "hold_1" || d.Lifetime != 3*day || d.Profile != "short" || d.Refused() != nil {
+	if d.Outcome != Issue || d.Approval != "hold_1" || d.Lifetime != Lifetime(3*day) || d.Profile != "short" || d.Refused() != nil {
 		t.Errorf("%+v", d)
 	}
 	in.Approval.ExpiresAt = in.Now

@@ -14,7 +14,6 @@ import (
 	"assay/csr"
 	"assay/internal/admin"
 	"assay/internal/admin/client"
-	"assay/internal/lifetime"
 	"assay/policy"
 )
 
@@ -191,7 +190,7 @@ func printDecision(w io.Writer, d *policy.Decision) {
 		sayf(w, ", certificate profile %s", d.Profile)
 	}
 	if d.Lifetime > 0 {
-		sayf(w, ", for at most %s", lifetime.Text(d.Lifetime))
+		sayf(w, ", for at most %s", d.Lifetime)
 	}
 	fmt.Fprintln(w)
 	for _, reason := range d.Reasons {
@@ -225,7 +224,7 @@ func printDecision(w io.Writer, d *policy.Decision) {
 // printInput writes what a decision rested on, as far as people want to read it.
 func printInput(w io.Writer, d *admin.Decision) {
 	in := d.Input
-	if in == nil || d.Schema < policy.Schema {
+	if in == nil || d.Schema < policy.InputSchema {
 		fmt.Fprintln(w, "\nWhat it rested on is not kept any more.")
 		return
 	}
