@@ -243,7 +243,7 @@ func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
 	defer closeAPI()
 	table := newTable(term.Out, "codes", "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LAST REFUSAL", "LABELS")
 	codes := api.Codes(ctx, client.CodeFilter{Status: c.Status, Serial: c.Serial, Directory: c.Directory})
-	return printList(term, g, codes, table, func(code admin.Code) []string {
+	return printList(term, g, api, codes, table, func(code admin.Code) []string {
 		return []string{code.ID, code.Status, code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels)}
 	})
 }

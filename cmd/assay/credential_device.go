@@ -84,7 +84,7 @@ func (c *credentialList) Run(ctx context.Context, term *terminal, g *globals) er
 		filter.Device = device.ID
 	}
 	table := newTable(term.Out, "credentials", "ID", "TEMPLATE", "DEVICE", "STATE", "FETCHED", "RENEWS", "WHY")
-	return printList(term, g, api.Credentials(ctx, filter), table, func(credential admin.Credential) []string {
+	return printList(term, g, api, api.Credentials(ctx, filter), table, func(credential admin.Credential) []string {
 		return []string{credential.ID, credential.Template, deviceText(credential.Serial, credential.UDID), credential.State,
 			rfc3339(credential.FetchedAt), rfc3339(credential.RenewsAt), credential.Diagnosis.Stage}
 	})
@@ -276,7 +276,7 @@ func (c *credentialTemplates) Run(ctx context.Context, term *terminal, g *global
 	}
 	defer closeAPI()
 	table := newTable(term.Out, "templates", "NAME", "DIRECTORY", "FOR", "FETCHED BY", "RENEWED BEFORE", "NEEDS")
-	return printList(term, g, api.Templates(ctx), table, func(template admin.Template) []string {
+	return printList(term, g, api, api.Templates(ctx), table, func(template admin.Template) []string {
 		fetchedBy := "anybody with its URL"
 		if template.Authentication == "MDM" {
 			fetchedBy = "its device (MDM identity)"

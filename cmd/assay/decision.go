@@ -62,7 +62,7 @@ func (c *decisionList) Run(ctx context.Context, term *terminal, g *globals) erro
 		filter.Device = device.ID
 	}
 	table := newTable(term.Out, "decisions", "ID", "TIME", "OUTCOME", "SCORE", "POLICY", "DEVICE", "CODE", "WHY")
-	return printList(term, g, api.Decisions(ctx, filter), table, func(d admin.Decision) []string {
+	return printList(term, g, api, api.Decisions(ctx, filter), table, func(d admin.Decision) []string {
 		return []string{d.ID, rfc3339(d.Time), string(d.Decided.Outcome), strconv.Itoa(d.Decided.Score), d.Decided.Policy.Name,
 			orNone(deviceText(d.Serial, d.UDID), d.Device), d.Code, whyOf(&d.Decided)}
 	})

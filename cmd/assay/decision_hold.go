@@ -41,7 +41,7 @@ func (c *decisionHeld) Run(ctx context.Context, term *terminal, g *globals) erro
 	if c.All {
 		filter.Status = ""
 	}
-	return printList(term, g, api.Holds(ctx, filter), table, func(h admin.Hold) []string {
+	return printList(term, g, api, api.Holds(ctx, filter), table, func(h admin.Hold) []string {
 		attested := "no"
 		if h.Attested {
 			attested = "yes"

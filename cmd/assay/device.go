@@ -105,7 +105,7 @@ func (c *deviceList) Run(ctx context.Context, term *terminal, g *globals) error 
 	defer closeAPI()
 	table := newTable(term.Out, "devices", "ID", "SERIAL", "UDID", "STATE", "ATTESTED", "KNOWN SINCE", "LABELS")
 	devices := api.Devices(ctx, client.DeviceFilter{Serial: c.Serial, UDID: c.UDID, State: c.State, Label: c.Label})
-	return printList(term, g, devices, table, func(device admin.Device) []string {
+	return printList(term, g, api, devices, table, func(device admin.Device) []string {
 		attested := "no"
 		if device.Attested {
 			attested = "yes"

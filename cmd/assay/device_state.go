@@ -165,7 +165,7 @@ func (c *deviceConflicts) Run(ctx context.Context, term *terminal, g *globals) e
 	}
 	advice := map[string]string{}
 	table := newTable(term.Out, "conflicts", "ID", "KIND", "DEVICE", "SOURCE", "SAYS", "OTHER DEVICE", "TIMES", "LAST")
-	err = printList(term, g, api.Conflicts(ctx, id, c.All), table, func(f admin.Conflict) []string {
+	err = printList(term, g, api, api.Conflicts(ctx, id, c.All), table, func(f admin.Conflict) []string {
 		advice[f.Kind] = f.Advice
 		return []string{f.ID, f.Kind, orNone(deviceText(f.Serial, f.UDID), f.Device), f.Source, f.Said, orNone(f.OtherSerial, f.Other), fmt.Sprint(f.Times), rfc3339(f.SeenAt)}
 	})

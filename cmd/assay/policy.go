@@ -219,7 +219,7 @@ func (c *policyList) Run(ctx context.Context, term *terminal, g *globals) error 
 			}
 		}
 	}
-	return printList(term, g, each, table, func(u admin.PolicyUse) []string {
+	return printList(term, g, api, each, table, func(u admin.PolicyUse) []string {
 		inUse := "no"
 		if u.InUse {
 			inUse = "yes"

@@ -46,6 +46,7 @@ type Store interface {
 	AnswerChallenge(context.Context, issuance.Call, issuance.Answer) (issuance.Order, error)
 	DeactivateAuthorization(context.Context, issuance.Call, issuance.AccountID, issuance.OrderID) (issuance.Order, error)
 	Evidence(context.Context, issuance.EvidenceID) (issuance.Evidence, error)
+	EvidenceList(context.Context, issuance.EvidenceFilter) iter.Seq2[issuance.EvidenceLine, error]
 
 	RejectCSR(context.Context, issuance.Call, issuance.CSRRejection) (issuance.Order, error)
 	RefuseOrder(context.Context, issuance.Call, issuance.OrderRefusal) (issuance.Order, error)
