@@ -129,24 +129,6 @@ func readToken(name string) (string, error) {
 	return token, nil
 }
 
-// readPrivate reads a file of at most limit bytes that others must not be able to read. The check is
-// made on the open file, so that it cannot be exchanged between check and use.
-func readPrivate(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read by others: chmod 600 it", name)
-	}
-	return readAll(f, name, limit)
-}
-
 // readPool reads the roots for TLS; nil, the system's, where no file is named.
 func readPool(name string) (*x509.CertPool, error) {
 	if name == "" {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"assay/internal/files"
 	"assay/internal/opinion"
 	"assay/internal/server"
 )
@@ -118,7 +119,7 @@ func (i *Installation) askOutside(acme *server.Server, measures *measures, log *
 
 // readOpinionSecrets reads the secrets; with one, anybody can speak to the service as this installation.
 func readOpinionSecrets(path string) ([]opinion.Secret, error) {
-	text, err := readSecret(path)
+	text, err := files.ReadSecret(path, files.MaxPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -146,11 +147,11 @@ func (i *Installation) readPool(file string) (*x509.CertPool, error) {
 }
 
 // readPair reads a certificate with its key; nil where none is named.
-func (i *Installation) readPair(files TLS) (*tls.Certificate, error) {
-	if files.Certificate == "" {
+func (i *Installation) readPair(named TLS) (*tls.Certificate, error) {
+	if named.Certificate == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(within(i.Dir, files.Certificate), within(i.Dir, files.Key))
+	pair, err := files.KeyPair(within(i.Dir, named.Certificate), within(i.Dir, named.Key))
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"assay/internal/files"
 	"assay/policy"
 )
 
@@ -89,7 +90,7 @@ func (i *Installation) checkPolicy(p *policy.Policy) error {
 
 // load reads and checks the file as it is now.
 func (l *livePolicy) load() (*policy.Policy, error) {
-	f, err := os.Open(l.path)
+	f, err := files.Open(l.path)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"assay/attest"
 	"assay/internal/admin"
 	"assay/internal/delivery"
+	"assay/internal/files"
 	"assay/internal/inventory/abm"
 	"assay/internal/issuance"
 	"assay/internal/server"
@@ -419,7 +420,7 @@ func (i *Installation) AwaitServer(ctx context.Context) (baseURL string, err err
 // runningURL is a URL of the server that runs on the folder, from one of its URL files; "" if none
 // runs. Asking does not take the lock.
 func runningURL(dir, file string) string {
-	f, err := os.Open(dataKeyPath(dir))
+	f, err := files.Open(dataKeyPath(dir))
 	if err != nil {
 		return ""
 	}
