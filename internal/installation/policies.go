@@ -53,7 +53,7 @@ func (i *Installation) policies(log *slog.Logger) (map[string]*livePolicy, error
 		if file == "" {
 			continue
 		}
-		l := &livePolicy{directory: name, path: within(i.Dir, file), check: i.checkPolicy, log: log}
+		l := &livePolicy{directory: name, path: within(i.Dir, file), check: i.Config.checkTested, log: log}
 		p, err := l.load()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("directories.%s.policy: %w", name, err))
@@ -68,18 +68,23 @@ func (i *Installation) policies(log *slog.Logger) (map[string]*livePolicy, error
 	return live, nil
 }
 
-// checkPolicy checks what a policy needs of the installation, and runs its own tests.
-func (i *Installation) checkPolicy(p *policy.Policy) error {
-	var errs []error
+// CheckPolicy finds what a policy needs and the installation lacks.
+func (c *Config) CheckPolicy(p *policy.Policy) (faults []error) {
 	for _, name := range p.Profiles() {
-		if i.Config.Profiles[name] == nil {
-			errs = append(errs, fmt.Errorf("an outcome chooses the certificate profile %q, but there are: %s",
-				name, strings.Join(slices.Sorted(maps.Keys(i.Config.Profiles)), ", ")))
+		if c.Profiles[name] == nil {
+			faults = append(faults, fmt.Errorf("an outcome chooses the certificate profile %q, but there are: %s",
+				name, strings.Join(slices.Sorted(maps.Keys(c.Profiles)), ", ")))
 		}
 	}
-	if p.UsesOpinion() && i.Config.Opinion.URL == "" {
-		errs = append(errs, errors.New("it uses opinion.*, and no service outside is configured: name one under `opinion` in "+configFile))
+	if p.UsesOpinion() && c.Opinion.URL == "" {
+		faults = append(faults, errors.New("it uses opinion.*, and no service outside is configured: name one under `opinion` in "+configFile))
 	}
+	return faults
+}
+
+// checkTested is CheckPolicy, and runs the policy's own tests.
+func (c *Config) checkTested(p *policy.Policy) error {
+	errs := c.CheckPolicy(p)
 	for _, r := range p.Test(context.Background()) {
 		if !r.Passed {
 			errs = append(errs, fmt.Errorf("its test %q fails: %s", r.Name, strings.Join(r.Faults, ", ")))
