@@ -59,14 +59,14 @@ const barredDevice = `SELECT ` + deviceColumns + ` FROM devices WHERE id = ?1 AN
 	UNION ALL SELECT ` + deviceColumns + ` FROM devices WHERE udid_key = ?3 AND udid_key <> '' AND (state = 'lost' OR state = 'retired')
 	LIMIT 1`
 
-// bars reports whether the inventory bars a device, as of this very transaction: a person may have said so
-// since the decision was taken.
-func (t *tx) bars(row, serial, udid string) (bool, error) {
-	_, err := scanDevice(t.row(barredDevice, row, serial, udidKey(udid)))
+// bars is the row by which the inventory bars a device, as of this very transaction: a person may have said so
+// since the decision was taken. It is zero if there is none.
+func (t *tx) bars(row, serial, udid string) (issuance.Device, error) {
+	d, err := scanDevice(t.row(barredDevice, row, serial, udidKey(udid)))
 	if errors.Is(err, issuance.ErrNotFound) {
-		return false, nil
+		return issuance.Device{}, nil
 	}
-	return err == nil, err
+	return d, err
 }
 
 // contestDevices makes sure that nobody bars or describes a device differently, whatever it is named by, until

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"assay/deviceid"
 	"assay/internal/audit"
 	"assay/internal/issuance"
 	"assay/policy"
@@ -47,7 +48,9 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		return o, fmt.Errorf("%s: %w", what, err)
 	}
 	kind := changeByRow
-	if decision.Decision.Decision.Outcome == policy.Hold { // which finds or makes the device's row
+	// A hold finds or makes the device's row, and a row that bars the device may be on record as a conflict.
+	barred := r.Refusal.Check == policy.CheckDeviceState
+	if decision.Decision.Decision.Outcome == policy.Hold || barred {
 		kind = changeDurable
 	}
 	err = s.transaction(ctx, kind, call, what, func(t *tx) error {
@@ -74,11 +77,37 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		if err := t.countTry(o.Code, r.Refusal.Check); err != nil {
 			return err
 		}
+		if barred {
+			if err := s.contradicted(t, call, decision.Device, r.Attested); err != nil {
+				return err
+			}
+		}
 		row := refused(orderRow(audit.DecisionTaken, &o), &r.Refusal)
 		row.Device, row.Detail["decision"] = string(decision.Device), string(decision.ID)
 		return s.record(t, call, row, audit.Personal{Serial: r.Attested.Serial, UDID: r.Attested.UDID})
 	})
 	return o, err
+}
+
+// contradicted puts on record that evidence says otherwise than the row that bars its device: that row may be
+// of another device, with a serial number or UDID that is mistyped.
+func (s *Store) contradicted(t *tx, call issuance.Call, row issuance.DeviceID, attested issuance.Device) error {
+	d, err := scanDevice(t.row(deviceByID, string(row)))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	c := issuance.Conflict{Device: d.ID, Source: issuance.FromEvidence}
+	switch {
+	case d.Serial != "" && attested.Serial != "" && d.Serial != attested.Serial && deviceid.SameUDID(d.UDID, attested.UDID):
+		c.Kind, c.Said = issuance.SerialDiffers, attested.Serial
+	case d.UDID != "" && attested.UDID != "" && d.Serial == attested.Serial && !deviceid.SameUDID(d.UDID, attested.UDID):
+		c.Kind, c.Said = issuance.UDIDDiffers, attested.UDID
+	default:
+		return nil
+	}
+	return s.conflict(t, call, c, d.Serial)
 }
 
 // BeginIssue is the exclusive step before the CA key signs: it takes the order from ready to
@@ -161,11 +190,11 @@ func (s *Store) claimCode(t *tx, call issuance.Call, o *issuance.Order) (device 
 // checkBarred refuses the claim of a device that the inventory bars by now. The order becomes invalid, and
 // the error is issuance.ErrDeviceBarred, which is kept.
 func (s *Store) checkBarred(t *tx, call issuance.Call, o *issuance.Order, cert *issuance.Certificate) error {
-	barred, err := t.bars(string(cert.Device), cert.DeviceSerial, cert.DeviceUDID)
-	if err != nil || !barred {
+	row, err := t.bars(string(cert.Device), cert.DeviceSerial, cert.DeviceUDID)
+	if err != nil || row.ID == "" {
 		return err
 	}
-	why := &issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState, Detail: "the device is lost or retired"}
+	why := &issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState, Detail: fmt.Sprintf("the device became %s meanwhile, says the inventory of %s", row.State, row.ID)}
 	return s.loseClaim(t, call, o, why, issuance.ErrDeviceBarred)
 }
 
@@ -215,9 +244,9 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 		if err := t.contestDevices(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
 			return err
 		}
-		if barred, err := t.bars(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
+		if row, err := t.bars(bound, c.Attested.Serial, c.Attested.UDID); err != nil {
 			return err
-		} else if barred {
+		} else if row.ID != "" {
 			return issuance.ErrDeviceBarred
 		}
 		if err := t.completeRows(call.Now, c, device, code); err != nil {
