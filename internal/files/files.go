@@ -46,21 +46,30 @@ func Read(path string, limit int64) ([]byte, error) {
 	return All(f, path, limit)
 }
 
-// ReadSecret is Read of a file that others than its owner must not be able to read. The check is made on the open
+// OpenSecret is Open of a file that others than its owner must not be able to use. The check is made on the open
 // file, so that it cannot be exchanged between check and use.
-func ReadSecret(path string, limit int64) ([]byte, error) {
+func OpenSecret(path string) (*os.File, error) {
 	f, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	info, err := f.Stat()
+	if err == nil && shared(info) {
+		err = fmt.Errorf("%s can be used by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// ReadSecret is Read of a file that others than its owner must not be able to use.
+func ReadSecret(path string, limit int64) ([]byte, error) {
+	f, err := OpenSecret(path)
 	if err != nil {
 		return nil, err
 	}
-	if shared(info) {
-		return nil, fmt.Errorf("%s can be used by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
-	}
+	defer f.Close()
 	return All(f, path, limit)
 }
 

@@ -104,7 +104,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return err
 	}
 	measures.serves(acme)
-	hangUp, err := i.askOutside(acme, measures, o.Log)
+	lookForSecrets, hangUp, err := i.askOutside(acme, measures, o.Log)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,11 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := writeURLs(i.Dir, running); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	return i.run(ctx, fronts, acme, beside{deliveries, policies, syncs, key, health}, running, o)
+	looks := []func(){lookForSecrets}
+	for _, l := range policies {
+		looks = append(looks, func() { measures.policy(l.directory, l.refresh()) })
+	}
+	return i.run(ctx, fronts, acme, beside{deliveries, looks, syncs, key, health}, running, o)
 }
 
 // openFronts opens the listeners that are configured, the one for ACME first.
@@ -196,7 +200,7 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 // beside is what a server works with beside requests.
 type beside struct {
 	deliveries *deliveries
-	policies   map[string]*livePolicy
+	looks      []func()    // for files that changed
 	syncs      *abm.Runner // nil: there is no source to be in step with
 	auditKey   ed25519.PrivateKey
 	health     *health
@@ -211,7 +215,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	turns := i.newTurns(o.Log)
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, turns, o.Log) })
-	working.Go(func() { watchPolicies(periodic, b.policies, fronts.measures.policy) })
+	working.Go(func() { watchFiles(periodic, b.looks) })
 	working.Go(func() { i.sealAudit(periodic, b.auditKey, turns, o.Log) })
 	working.Go(func() { i.watchLists(periodic, o.Log) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
