@@ -19,6 +19,7 @@ import (
 
 	"assay/attest/standin"
 	"assay/enroll"
+	"assay/internal/logbook"
 	"assay/internal/opinion"
 	"assay/policy"
 )
@@ -58,7 +59,7 @@ func TestOpinionSecretsAreReadAgain(t *testing.T) {
 	const second = "whsec_BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	dir, _ := initialized(t, nil)
 	configureOpinion(t, dir, "https://edr.example.com", "")
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	_, file, err := opened(t, dir).opinionClient(slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)

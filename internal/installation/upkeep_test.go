@@ -14,6 +14,7 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/internal/logbook"
 	"assay/internal/store/storetest"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -37,7 +38,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 	start := time.Now()
 	var later atomic.Int64 // how far the clock is beyond start
 	i.now = func() time.Time { return start.Add(time.Duration(later.Load())) }
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
 	acme, err := i.newServer(t.Context(), running, nil, i.newMeasures(logger), logger)
@@ -60,11 +61,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 			i.upkeep(ctx, acme, i.newTurns(logger), logger)
 		}()
 		defer func() { cancel(); <-done }()
-		for deadline := time.Now().Add(10 * time.Second); strangersFlushed(t, i) == before; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("strangers' counts were not flushed; the log:\n%s", log)
-			}
-		}
+		await(t, "strangers' counts are flushed", func() bool { return strangersFlushed(t, i) != before })
 	}
 
 	issuers, err := i.Store.Issuers(t.Context())
@@ -117,7 +114,7 @@ func TestNothingIsRemovedWhileTheClockIsDoubted(t *testing.T) {
 	i := opened(t, dir)
 	now := time.Now()
 	i.now = func() time.Time { return now }
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	c := &cleaning{installation: i, log: slog.New(slog.NewTextHandler(log, nil))}
 	b := storetest.NewBench(t, i.Store)
 	b.Now = now.Add(-48 * time.Hour)
@@ -177,7 +174,7 @@ func TestNothingIsRemovedWhileTheClockIsDoubted(t *testing.T) {
 func TestUpkeepStopsWithItsContext(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	i := opened(t, dir)
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
 	acme, err := i.newServer(t.Context(), running, nil, i.newMeasures(logger), logger)

@@ -19,10 +19,8 @@ func TestEvidenceOfADeviceIsFoundByIndexes(t *testing.T) {
 			continue
 		}
 		looked++
-		for _, step := range plan(t, s.ReadPool(), text) {
-			if strings.HasPrefix(step, "SCAN ") {
-				t.Errorf("%s in:\n%s", step, text)
-			}
+		for _, s := range scans(t, s.ReadPool(), text) {
+			t.Errorf("%s is read from end to end in:\n%s", s.table, text)
 		}
 	}
 	if looked == 0 {
