@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 
+	"assay/internal/admin/client"
 	"assay/internal/audit"
 )
 
@@ -44,12 +45,7 @@ type verifiedAudit struct {
 	PublicKey string        `json:"publicKey"` // base64
 }
 
-func (c *auditVerify) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *auditVerify) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	total := verifiedAudit{Faults: []audit.Fault{}}
 	last := term.Now()
 	var key ed25519.PublicKey
@@ -149,12 +145,7 @@ Example:
 Exit codes: 0 printed; 1 nothing is sealed yet; 2 wrong flags; 3 failed.`
 }
 
-func (c *auditCheckpoint) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *auditCheckpoint) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	seal, err := api.Checkpoint(ctx, 0)
 	if isProblem(err, http.StatusNotFound) {
 		return noBecause(errors.New("nothing is sealed yet: a running server seals every five seconds"))

@@ -40,6 +40,26 @@ type connection struct {
 	CAFile    string `name:"ca-file" placeholder:"PEM" help:"Root that the certificate of --server is checked with. Default: the system's."`
 }
 
+// endings are what is done once a command is done, whatever came of it.
+type endings []func() error
+
+func (e endings) run() error {
+	var errs []error
+	for _, end := range e {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
+}
+
+// ProvideAPI reaches the API for a Run that takes a client, before it is called.
+func (c *connection) ProvideAPI(ctx context.Context, term *terminal, after *endings) (*client.Client, error) {
+	api, closeAPI, err := c.open(ctx, term)
+	if err == nil {
+		*after = append(*after, closeAPI)
+	}
+	return api, err
+}
+
 // open reaches the API. Call the function that it returns once the command is done.
 func (c *connection) open(ctx context.Context, term *terminal) (*client.Client, func() error, error) {
 	server := c.Server

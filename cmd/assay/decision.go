@@ -44,12 +44,7 @@ Examples:
 Exit codes: 0 listed; 1 there is no such device; 2 wrong flags; 3 failed.`
 }
 
-func (c *decisionList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *decisionList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	filter := client.DecisionFilter{Outcome: c.Outcome, Code: c.Code}
 	if c.Since != 0 {
 		filter.Since = term.Now().Add(-time.Duration(c.Since))
@@ -95,12 +90,7 @@ Examples:
 Exit codes: 0 shown; 1 there is no such decision; 2 wrong flags; 3 failed.`
 }
 
-func (c *decisionShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *decisionShow) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	d, err := findDecision(ctx, api, c.Thing)
 	if err != nil {
 		return err

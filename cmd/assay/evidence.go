@@ -41,12 +41,7 @@ Examples:
 Exit codes: 0 listed; 1 there is no such device; 2 wrong flags; 3 failed.`
 }
 
-func (c *evidenceList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	filter := client.EvidenceFilter{Kind: c.Kind, Failed: c.Failed}
 	if c.Device != "" {
 		device, _, err := findDevice(ctx, api, c.Device)
@@ -98,12 +93,7 @@ func (evidenceShow) Help() string {
 Exit codes: 0 shown; 1 there is no such evidence; 2 wrong flags; 3 failed.`
 }
 
-func (c *evidenceShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceShow) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	e, err := c.find(ctx, api)
 	if err != nil {
 		return err
@@ -154,12 +144,7 @@ type verifiedLine struct {
 	evidence.Verdict
 }
 
-func (c *evidenceVerify) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceVerify) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	run := verifyRun{api: api, term: term, json: g.JSON, counts: map[evidence.Result]int{}, last: term.Now(),
 		table: newTable(term.Out, "evidence that does not verify any more", "EVIDENCE", "RESULT", "CHECK", "DETAIL")}
 	if c.Evidence != "" {
@@ -265,12 +250,7 @@ Example:
 Exit codes: 0 written; 1 there is no such evidence, or its object is not kept; 2 wrong flags; 3 failed.`
 }
 
-func (c *evidenceExport) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceExport) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	e, err := c.find(ctx, api)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"assay/internal/admin"
+	"assay/internal/admin/client"
 	"assay/internal/installation"
 	"assay/policy"
 
@@ -216,12 +217,7 @@ Example:
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
-func (c *policyList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *policyList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	uses, err := api.PolicyUses(ctx)
 	if err != nil {
 		return refused(err)
