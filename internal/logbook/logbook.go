@@ -1,4 +1,4 @@
-// Package logbook keeps what several goroutines log, for tests that read it meanwhile.
+// Package logbook keeps what several goroutines log, or a program says, for tests that read it meanwhile.
 package logbook
 
 import (
