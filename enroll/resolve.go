@@ -13,10 +13,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 
 	"assay/credential"
+	"assay/internal/files"
 )
 
 // Reference says where a credential document lies and what its bytes must be: Payload.Reference of
@@ -61,7 +61,7 @@ func (r *Resolver) Resolve(ctx context.Context, source string) (*credential.Cred
 	if strings.Contains(source, "://") {
 		return r.Fetch(ctx, Reference{DataURL: source})
 	}
-	file, err := os.Open(source)
+	file, err := files.Open(source)
 	if err != nil {
 		return nil, &AssetError{Check: "download", Detail: "no such document", Err: err}
 	}

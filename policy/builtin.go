@@ -55,8 +55,13 @@ func weighDevice(in *Input) []Reason {
 	if in.Device == nil {
 		return nil
 	}
-	return []Reason{rule(CheckDeviceState, in.Device.State != Lost && in.Device.State != Retired,
-		"the device is neither lost nor retired", fmt.Sprintf("the device is %s", in.Device.State))}
+	r := rule(CheckDeviceState, in.Device.State != Lost && in.Device.State != Retired,
+		"the device is neither lost nor retired", fmt.Sprintf("the device is %s, says the inventory of %s", in.Device.State, in.Device.ID))
+	if !r.Passed { // one device may stand there twice, once with a name that is mistyped
+		r.Advice = fmt.Sprintf("`assay device show %s` shows what says so. If the device came back, `assay device expect %s` takes it back. "+
+			"If its serial number or UDID is wrong there and it is another device, `assay device forget %s`, and list it anew", in.Device.ID, in.Device.ID, in.Device.ID)
+	}
+	return []Reason{r}
 }
 
 // weighEvidence judges the evidence and what it is bound to.

@@ -106,11 +106,25 @@ func readAs[T any](n *yaml.Node) (any, error) {
 // Test runs the policy's own cases.
 func (p *Policy) Test(ctx context.Context) []CaseResult { return p.TestCases(ctx, p.cases) }
 
-// TestCases runs cases that were read with this policy or by ParseCases.
+// casesTimeout bounds how long the cases of one file may take: a server runs them when it starts, and when the file
+// changes.
+const casesTimeout = 10 * time.Second
+
+// TestCases runs cases that were read with this policy or by ParseCases. What takes too long fails.
 func (p *Policy) TestCases(ctx context.Context, cases []Case) []CaseResult {
+	return p.testCases(ctx, cases, casesTimeout)
+}
+
+func (p *Policy) testCases(ctx context.Context, cases []Case, timeout time.Duration) []CaseResult {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	results := make([]CaseResult, len(cases))
 	for i := range cases {
 		results[i] = p.testCase(ctx, &cases[i])
+		if ctx.Err() != nil { // also where the refusal that this makes of it is what was expected
+			results[i].Passed = false
+			results[i].Faults = append(results[i].Faults, fmt.Sprintf("the cases took longer than %s, or were interrupted", timeout))
+		}
 	}
 	return results
 }

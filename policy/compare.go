@@ -3,9 +3,6 @@ package policy
 import (
 	"cmp"
 	"slices"
-	"time"
-
-	"assay/internal/lifetime"
 )
 
 // Difference is what another decision on the same input makes of it.
@@ -72,9 +69,9 @@ func Compare(from, to Decision) Difference {
 }
 
 // lifetimeText is how long a certificate may live at most by the policy.
-func lifetimeText(d time.Duration) string {
-	if d == 0 {
+func lifetimeText(l Lifetime) string {
+	if l == 0 {
 		return "of the profile"
 	}
-	return lifetime.Text(d)
+	return l.String()
 }

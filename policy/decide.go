@@ -195,7 +195,7 @@ func (p *Policy) conclude(in *Input, chosen *outcome, d *Decision) {
 		d.Reasons = append(d.Reasons, Reason{Check: CheckOutcome, Detail: chosen.says("the policy refuses with this score"), Advice: chosen.Advice})
 		return
 	case chosen.Outcome == Hold:
-		d.ApprovalLifetime = chosen.approval
+		d.ApprovalLifetime = Lifetime(chosen.approval)
 		if in.Approval == nil || !in.Now.Before(in.Approval.ExpiresAt) {
 			d.Outcome = Hold
 			d.Reasons = append(d.Reasons, Reason{Check: CheckHeld, Detail: chosen.says("a person must approve this device first"), Advice: chosen.Advice})
@@ -204,7 +204,7 @@ func (p *Policy) conclude(in *Input, chosen *outcome, d *Decision) {
 		d.Approval = in.Approval.Hold
 		d.Reasons = append(d.Reasons, Reason{Check: CheckHeld, Passed: true, Detail: "a person approved this device"})
 	}
-	d.Outcome, d.Profile, d.Lifetime = Issue, chosen.Profile, chosen.lifetime
+	d.Outcome, d.Profile, d.Lifetime = Issue, chosen.Profile, Lifetime(chosen.lifetime)
 	if d.Verified {
 		d.Key.Attested = bytes.Clone(in.Facts.PublicKey)
 	} else {

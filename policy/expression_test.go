@@ -148,7 +148,7 @@ func TestScoreChoosesTheOutcome(t *testing.T) {
 	if diff := cmp.Diff(want, d.Signals); diff != "" {
 		t.Error(diff)
 	}
-	if d.Outcome != Issue || d.Score != 25 || d.Profile != "weak" || d.Lifetime != 7*day || d.Policy != p.Version() || string(d.Key.Attested) != "attested key" {
+	if d.Outcome != Issue || d.Score != 25 || d.Profile != "weak" || d.Lifetime != Lifetime(7*day) || d.Policy != p.Version() || string(d.Key.Attested) != "attested key" {
 		t.Errorf("%+v", d)
 	}
 	in := known()
@@ -173,12 +173,12 @@ func TestAHoldWaitsForALiveApproval(t *testing.T) {
 	p := parsed(t, "outcomes: [{outcome: hold, approval: 2d, lifetime: 3d, profile: short, message: ask sam}]")
 	in := known()
 	d := p.Decide(t.Context(), in)
-	if failed := d.Refused(); d.Outcome != Hold || failed.Check != CheckHeld || failed.Detail != "ask sam" || d.ApprovalLifetime != 2*day || d.Key.Permits([]byte("attested key")) {
+	if failed := d.Refused(); d.Outcome != Hold || failed.Check != CheckHeld || failed.Detail != "ask sam" || d.ApprovalLifetime != Lifetime(2*day) || d.Key.Permits([]byte("attested key")) {
 		t.Errorf("%+v", d)
 	}
 	in.Approval = &Approval{Hold: "hold_1", ExpiresAt: in.Now.Add(time.Second)}
 	d = p.Decide(t.Context(), in)
-	if d.Outcome != Issue || d.Approval != "hold_1" || d.Lifetime != 3*day || d.Profile != "short" || d.Refused() != nil {
+	if d.Outcome != Issue || d.Approval != "hold_1" || d.Lifetime != Lifetime(3*day) || d.Profile != "short" || d.Refused() != nil {
 		t.Errorf("%+v", d)
 	}
 	in.Approval.ExpiresAt = in.Now
@@ -356,18 +356,22 @@ func TestParseNamesEveryFault(t *testing.T) {
 
 func TestWarningsNameWhatIsMostLikelyAMistake(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
-		"score too high":  {"signals: [{name: a, that: device.known, points: 5}]\noutcomes: [{outcome: issue, score: 6}, {outcome: refuse}]", "outcome 1 (issue): is never reached: it needs a score of 6"},
-		"taken before":    {"signals: [{name: a, that: device.known, points: 5}]\noutcomes: [{outcome: issue}, {outcome: refuse, score: 3}]", "outcome 2 (refuse): is never reached: an outcome before it"},
-		"never":           {"outcomes: [{outcome: issue, when: 'false'}, {outcome: refuse}]", "condition is always false"},
-		"only refuses":    {"outcomes: [{outcome: refuse}]", "every outcome refuses"},
-		"open end":        {"signals: [{name: a, that: device.known, points: 5}]\noutcomes: [{outcome: issue, score: 3}]", "some requests fit none"},
-		"always":          {"require: [{name: a, that: '1 < 2', message: m}]\noutcomes: [{outcome: issue}]", "requirement a: always holds"},
-		"never holds":     {"require: [{name: a, that: '1 > 2', message: m}]\noutcomes: [{outcome: issue}]", "requirement a: never holds"},
-		"no points":       {"signals: [{name: a, that: device.known}]\noutcomes: [{outcome: issue}]", "signal a: gives no points"},
-		"constant signal": {"signals: [{name: a, that: 'true', points: 5}]\noutcomes: [{outcome: issue}]", "signal a: is always true"},
-		"label not read":  {"labels: [owner]\noutcomes: [{outcome: issue}]", "no expression reads the label owner"},
-		"opposites":       {"require: [{name: a, that: device.known, message: m}, {name: b, that: '!(device.known)', message: m}]\noutcomes: [{outcome: issue}]", "requirement b: contradicts the requirement a"},
-		"two values":      {"require: [{name: a, that: 'device.state == \"active\"', message: m}, {name: b, that: 'device.known && device.state == \"lost\"', message: m}]\noutcomes: [{outcome: issue}]", "requirement b: contradicts the requirement a"},
+		"score too high":      {"signals: [{name: a, that: device.known, points: 5}]\noutcomes: [{outcome: issue, score: 6}, {outcome: refuse}]", "outcome 1 (issue): is never reached: it needs a score of 6"},
+		"taken before":        {"signals: [{name: a, that: device.known, points: 5}]\noutcomes: [{outcome: issue}, {outcome: refuse, score: 3}]", "outcome 2 (refuse): is never reached: an outcome before it"},
+		"never":               {"outcomes: [{outcome: issue, when: 'false'}, {outcome: refuse}]", "condition is always false"},
+		"only refuses":        {"outcomes: [{outcome: refuse}]", "every outcome refuses"},
+		"open end":            {"signals: [{name: a, that: device.known, points: 5}]\noutcomes: [{outcome: issue, score: 3}]", "some requests fit none"},
+		"always":              {"require: [{name: a, that: '1 < 2', message: m}]\noutcomes: [{outcome: issue}]", "requirement a: always holds"},
+		"never holds":         {"require: [{name: a, that: '1 > 2', message: m}]\noutcomes: [{outcome: issue}]", "requirement a: never holds"},
+		"no points":           {"signals: [{name: a, that: device.known}]\noutcomes: [{outcome: issue}]", "signal a: gives no points"},
+		"constant signal":     {"signals: [{name: a, that: 'true', points: 5}]\noutcomes: [{outcome: issue}]", "signal a: is always true"},
+		"label not read":      {"labels: [owner]\noutcomes: [{outcome: issue}]", "no expression reads the label owner"},
+		"opposites":           {"require: [{name: a, that: device.known, message: m}, {name: b, that: '!(device.known)', message: m}]\noutcomes: [{outcome: issue}]", "requirement b: contradicts the requirement a"},
+		"two values at once":  {"require: [{name: a, that: 'device.state == \"active\" && (device.known && \"lost\" == device.state)', message: m}]\noutcomes: [{outcome: issue}]", "requirement a: never holds: device.state cannot equal two things"},
+		"two values in when":  {"require: [{name: a, when: 'device.state == \"active\" && device.state == \"lost\"', that: device.known, message: m}]\noutcomes: [{outcome: issue}]", "requirement a: never applies: device.state cannot equal two things"},
+		"two values, signal":  {"signals: [{name: a, that: 'device.state == \"active\" && device.state == \"lost\"', points: 5}]\noutcomes: [{outcome: issue}]", "signal a: is never true: device.state cannot equal two things"},
+		"two values, outcome": {"outcomes: [{outcome: hold, when: 'device.state == \"active\" && device.state == \"lost\"'}, {outcome: issue}]", "outcome 1 (hold): is never reached: device.state cannot equal two things"},
+		"two values":          {"require: [{name: a, that: 'device.state == \"active\"', message: m}, {name: b, that: 'device.known && device.state == \"lost\"', message: m}]\noutcomes: [{outcome: issue}]", "requirement b: contradicts the requirement a"},
 	} {
 		var said []string
 		for _, w := range parsed(t, test.text).Warnings() {
@@ -379,6 +383,17 @@ func TestWarningsNameWhatIsMostLikelyAMistake(t *testing.T) {
 	}
 	if w := Builtin().Warnings(); len(w) != 0 {
 		t.Errorf("the built-in policy: %v", w)
+	}
+}
+
+// A case that expects a refusal must not pass because time is over.
+func TestCasesThatTakeTooLongFail(t *testing.T) {
+	p := parsed(t, "outcomes: [{outcome: refuse, when: device.known}, {outcome: refuse}]", "tests: [{name: a, expect: refuse}]")
+	if results := p.testCases(t.Context(), p.cases, 0); results[0].Passed || !strings.Contains(results[0].Faults[0], "took longer than 0s") {
+		t.Errorf("%+v", results)
+	}
+	if results := p.TestCases(t.Context(), p.cases); !results[0].Passed {
+		t.Errorf("%+v", results)
 	}
 }
 

@@ -26,6 +26,12 @@ func (p *Policy) Warnings() []Fault {
 		case False:
 			warn(q.That.line, "requirement "+q.Name, "never holds: nothing is ever issued where it applies")
 		}
+		if name := twice(q.that); name != "" {
+			warn(q.That.line, "requirement "+q.Name, "never holds: %s cannot equal two things; nothing is ever issued where it applies", name)
+		}
+		if name := twice(q.when); name != "" {
+			warn(q.When.line, "requirement "+q.Name, "never applies: %s cannot equal two things", name)
+		}
 	}
 	p.warnContradictions(warn)
 	least, most := 0, 0
@@ -36,6 +42,9 @@ func (p *Policy) Warnings() []Fault {
 		}
 		if constant(s.that) != Unknown {
 			warn(s.That.line, "signal "+s.Name, "is always %s", constant(s.that))
+		}
+		if name := twice(s.that); name != "" {
+			warn(s.That.line, "signal "+s.Name, "is never true: %s cannot equal two things", name)
 		}
 		least, most = least+min(0, s.Points, s.Unknown), most+max(0, s.Points, s.Unknown)
 	}
@@ -69,6 +78,9 @@ func (p *Policy) warnOutcomes(least, most int, warn func(int, string, string, ..
 			continue
 		case constant(o.when) == False:
 			warn(o.When.line, place, "is never reached: its condition is always false")
+			continue
+		case twice(o.when) != "":
+			warn(o.When.line, place, "is never reached: %s cannot equal two things", twice(o.when))
 			continue
 		}
 		if o.when == nil || constant(o.when) == True {
@@ -132,6 +144,25 @@ func conjuncts(e ast.Expr, each func(ast.Expr)) {
 		return
 	}
 	each(e)
+}
+
+// twice is an attribute that a condition wants to equal two things at once; "" for none.
+func twice(x *expression) (name string) {
+	if x == nil {
+		return ""
+	}
+	equals := map[string]string{}
+	conjuncts(x.ast.NativeRep().Expr(), func(e ast.Expr) {
+		attribute, literal, ok := equality(e)
+		if !ok {
+			return
+		}
+		if before, said := equals[attribute]; said && before != literal {
+			name = attribute
+		}
+		equals[attribute] = literal
+	})
+	return name
 }
 
 // equality takes a condition such as device.state == "active" apart.

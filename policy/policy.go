@@ -12,9 +12,12 @@ import (
 	"assay/csr"
 )
 
-// Schema is the version of the JSON forms of Input and Decision, which are stored together. Version 1
-// kept of the input the request alone.
-const Schema = 2
+// Schema is the version of the JSON forms of Input and Decision, which are stored together. Version 2 had
+// lifetimes in nanoseconds.
+const Schema = 3
+
+// InputSchema is the first version that has the whole input; version 1 had of it the request alone.
+const InputSchema = 2
 
 // IdentifierKind says what an order's permanent-identifier stands for.
 type IdentifierKind string
@@ -188,10 +191,10 @@ type Decision struct {
 	Score   int      `json:"score"` // the signals' points together
 	// Profile and Lifetime are the certificate profile and the longest lifetime that the outcome chose;
 	// "" and 0 leave them to the directory and its profile.
-	Profile  string        `json:"profile,omitempty"`
-	Lifetime time.Duration `json:"lifetime,omitempty"`
+	Profile  string   `json:"profile,omitempty"`
+	Lifetime Lifetime `json:"lifetime,omitempty"`
 	// ApprovalLifetime is how long a person's approval of a Hold lives; 0: as the store has it.
-	ApprovalLifetime time.Duration `json:"approvalLifetime,omitempty"`
+	ApprovalLifetime Lifetime `json:"approvalLifetime,omitempty"`
 	// Approval is the hold whose approval turned Hold into Issue; the certificate uses it up.
 	Approval string     `json:"approval,omitempty"`
 	Key      KeyBinding `json:"key"`

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"assay/internal/files"
 )
 
 // RootFile is the file in an authority's folder to configure as attestation root.
@@ -107,7 +109,7 @@ func loadIssuer(dir, certificateFile, keyFile string) (issuer, error) {
 }
 
 func readPEM(path, kind string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+	data, err := files.Read(path, files.MaxPEM)
 	if err != nil {
 		return nil, err
 	}

@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"assay/attest"
+	"assay/internal/files"
 )
 
 // maxAttestationFile bounds what is read of a file: the largest object in the wordiest encoding.
@@ -143,7 +143,7 @@ func readRoots(file string) ([]attest.Root, error) {
 	if file == "" {
 		return []attest.Root{attest.AppleRoot()}, nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := readFile(file, files.MaxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read --root: %w", err)
 	}

@@ -42,12 +42,7 @@ Examples:
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
-func (c *auditList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *auditList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	filter := client.AuditFilter{Code: c.Code, Order: c.Order, Certificate: c.Certificate, Device: c.Device, Action: c.Action, Refused: c.Refused}
 	if c.Since != 0 {
 		filter.Since = term.Now().Add(-time.Duration(c.Since))

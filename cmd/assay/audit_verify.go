@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 
+	"assay/internal/admin/client"
 	"assay/internal/audit"
 )
 
@@ -21,9 +22,9 @@ type auditVerify struct {
 }
 
 func (auditVerify) Help() string {
-	return `Finds rows that were changed, deleted or put in another order since they were sealed, and says where. The server
-seals what was committed every five seconds, with keys/audit.key; what is younger is counted. Values that were
-erased (assay device forget) are no fault.
+	return `Finds rows that were changed, deleted or put in another order since they were sealed, and says where; and seals that
+were deleted. The server seals what was committed every five seconds, with keys/audit.key; what is younger is counted.
+Values that were erased (assay device forget) are no fault.
 
 Whoever holds the database and the key can seal a false trail anew: a checkpoint that was kept elsewhere
 (assay audit checkpoint) tells.
@@ -44,12 +45,7 @@ type verifiedAudit struct {
 	PublicKey string        `json:"publicKey"` // base64
 }
 
-func (c *auditVerify) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *auditVerify) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	total := verifiedAudit{Faults: []audit.Fault{}}
 	last := term.Now()
 	var key ed25519.PublicKey
@@ -149,12 +145,7 @@ Example:
 Exit codes: 0 printed; 1 nothing is sealed yet; 2 wrong flags; 3 failed.`
 }
 
-func (c *auditCheckpoint) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *auditCheckpoint) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	seal, err := api.Checkpoint(ctx, 0)
 	if isProblem(err, http.StatusNotFound) {
 		return noBecause(errors.New("nothing is sealed yet: a running server seals every five seconds"))

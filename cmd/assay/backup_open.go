@@ -26,7 +26,7 @@ type opening struct {
 
 // open opens a backup and finds what it is opened with. Close the file.
 func (o *opening) open(ctx context.Context, t *terminal, name string) (*os.File, io.Reader, []age.Identity, error) {
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return nil, nil, nil, usage(err)
 	}

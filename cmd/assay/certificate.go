@@ -78,12 +78,7 @@ Examples:
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
-func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *certificateList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	filter := client.CertificateFilter{Status: c.Status, DeviceSerial: c.Serial, NeverCollected: c.NeverCollected}
 	if c.ExpiringWithin != 0 {
 		filter.ExpiringBefore = term.Now().Add(time.Duration(c.ExpiringWithin))
@@ -150,12 +145,7 @@ type certificateDetail struct {
 	PEM      string           `json:"pem,omitempty"`
 }
 
-func (c *certificateShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *certificateShow) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	cert, err := findCertificate(ctx, api, c.Certificate)
 	if err != nil {
 		return err

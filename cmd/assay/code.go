@@ -235,15 +235,10 @@ Example:
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
-func (c *codeList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *codeList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	table := newTable(term.Out, "codes", "ID", "STATUS", "SERIAL", "UDID", "EXPIRES", "TRIES", "LAST REFUSAL", "LABELS")
 	codes := api.Codes(ctx, client.CodeFilter{Status: c.Status, Serial: c.Serial, Directory: c.Directory})
-	return printList(term, g, codes, table, func(code admin.Code) []string {
+	return printList(term, g, api, codes, table, func(code admin.Code) []string {
 		return []string{code.ID, code.Status, code.Serial, code.UDID, rfc3339(code.ExpiresAt), strconv.Itoa(code.Tries), code.LastRefusal, labelText(code.Labels)}
 	})
 }
@@ -272,12 +267,7 @@ Example:
 Exit codes: 0 shown; 1 there is no such code; 2 wrong flags; 3 failed.`
 }
 
-func (c *codeShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *codeShow) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	code, err := findCode(ctx, api, c.Code)
 	if err != nil {
 		return err
@@ -340,12 +330,7 @@ Example:
 Exit codes: 0 revoked; 1 there is no such code, or it is not unused; 2 wrong flags; 3 failed.`
 }
 
-func (c *codeRevoke) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *codeRevoke) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	code, err := findCode(ctx, api, c.Code)
 	if err != nil {
 		return err

@@ -40,6 +40,26 @@ type connection struct {
 	CAFile    string `name:"ca-file" placeholder:"PEM" help:"Root that the certificate of --server is checked with. Default: the system's."`
 }
 
+// endings are what is done once a command is done, whatever came of it.
+type endings []func() error
+
+func (e endings) run() error {
+	var errs []error
+	for _, end := range e {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
+}
+
+// ProvideAPI reaches the API for a Run that takes a client, before it is called.
+func (c *connection) ProvideAPI(ctx context.Context, term *terminal, after *endings) (*client.Client, error) {
+	api, closeAPI, err := c.open(ctx, term)
+	if err == nil {
+		*after = append(*after, closeAPI)
+	}
+	return api, err
+}
+
 // open reaches the API. Call the function that it returns once the command is done.
 func (c *connection) open(ctx context.Context, term *terminal) (*client.Client, func() error, error) {
 	server := c.Server
@@ -127,24 +147,6 @@ func readToken(name string) (string, error) {
 		return "", fmt.Errorf("read token: %s does not hold one token (assay_…)", name)
 	}
 	return token, nil
-}
-
-// readPrivate reads a file of at most limit bytes that others must not be able to read. The check is
-// made on the open file, so that it cannot be exchanged between check and use.
-func readPrivate(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read by others: chmod 600 it", name)
-	}
-	return readAll(f, name, limit)
 }
 
 // readPool reads the roots for TLS; nil, the system's, where no file is named.

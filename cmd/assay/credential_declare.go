@@ -15,6 +15,7 @@ import (
 	"assay/internal/admin"
 	"assay/internal/admin/client"
 	"assay/internal/delivery"
+	"assay/internal/files"
 	"assay/internal/issuance"
 )
 
@@ -152,10 +153,10 @@ func pushed(ctx context.Context, api *client.Client, c *admin.Credential) error 
 
 // print writes a device's declarations.
 func (c *credentialDeclare) print(term *terminal, g *globals, declared admin.Credential, fresh, pushed bool) error {
-	var files []string
+	var written []string
 	if c.Out != "" {
 		var err error
-		if files, err = writeDeclarations(c.Out, declared.Declarations); err != nil {
+		if written, err = writeDeclarations(c.Out, declared.Declarations); err != nil {
 			return err
 		}
 	}
@@ -164,7 +165,7 @@ func (c *credentialDeclare) print(term *terminal, g *globals, declared admin.Cre
 			admin.Credential
 			Fresh bool     `json:"fresh"`
 			Files []string `json:"files,omitempty"`
-		}{declared, fresh, files})
+		}{declared, fresh, written})
 	}
 	how := "stands already, unchanged"
 	if fresh {
@@ -175,7 +176,7 @@ func (c *credentialDeclare) print(term *terminal, g *globals, declared admin.Cre
 	}
 	sayf(term.Err, "credential %s (%s on %s) %s\n", declared.ID, declared.Template, deviceText(declared.Serial, declared.UDID), how)
 	if c.Out != "" {
-		for _, file := range files {
+		for _, file := range written {
 			fmt.Fprintln(term.Out, file)
 		}
 		return nil
@@ -192,22 +193,22 @@ var fileIdentifier = regexp.MustCompile(`^assay\.cred_[0-9a-z]{1,40}\.[a-z]{1,16
 // writeDeclarations writes each declaration to a file named by its Identifier, as the bytes that its
 // ServerToken belongs to. A file that holds them already is left alone.
 func writeDeclarations(dir string, declarations admin.Declarations) ([]string, error) {
-	var files []string
+	var written []string
 	for _, declaration := range declarations {
 		var named struct{ Identifier string }
 		if err := json.Unmarshal(declaration, &named); err != nil || !fileIdentifier.MatchString(named.Identifier) {
 			return nil, fmt.Errorf("the server sent a declaration with the Identifier %q, which cannot name a file", named.Identifier)
 		}
 		file := filepath.Join(dir, named.Identifier+".json")
-		files = append(files, file)
-		if present, err := os.ReadFile(file); err == nil && bytes.Equal(present, declaration) {
+		written = append(written, file)
+		if present, err := files.Read(file, maxInput); err == nil && bytes.Equal(present, declaration) {
 			continue
 		}
 		if err := writeAtomic(file, declaration); err != nil {
 			return nil, err
 		}
 	}
-	return files, nil
+	return written, nil
 }
 
 // profile fetches a credential as a profile and writes it.

@@ -69,12 +69,7 @@ Examples:
 Exit codes: 0 listed; 1 there is no such device; 2 wrong flags; 3 failed.`
 }
 
-func (c *credentialList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *credentialList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	filter := client.CredentialFilter{Template: c.Template, State: c.State}
 	if c.Device != "" {
 		device, _, err := findDevice(ctx, api, c.Device)
@@ -84,7 +79,7 @@ func (c *credentialList) Run(ctx context.Context, term *terminal, g *globals) er
 		filter.Device = device.ID
 	}
 	table := newTable(term.Out, "credentials", "ID", "TEMPLATE", "DEVICE", "STATE", "FETCHED", "RENEWS", "WHY")
-	return printList(term, g, api.Credentials(ctx, filter), table, func(credential admin.Credential) []string {
+	return printList(term, g, api, api.Credentials(ctx, filter), table, func(credential admin.Credential) []string {
 		return []string{credential.ID, credential.Template, deviceText(credential.Serial, credential.UDID), credential.State,
 			rfc3339(credential.FetchedAt), rfc3339(credential.RenewsAt), credential.Diagnosis.Stage}
 	})
@@ -269,14 +264,9 @@ Example:
 Exit codes: 0 listed; 2 wrong flags, or a template that cannot be loaded; 3 failed.`
 }
 
-func (c *credentialTemplates) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *credentialTemplates) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	table := newTable(term.Out, "templates", "NAME", "DIRECTORY", "FOR", "FETCHED BY", "RENEWED BEFORE", "NEEDS")
-	return printList(term, g, api.Templates(ctx), table, func(template admin.Template) []string {
+	return printList(term, g, api, api.Templates(ctx), table, func(template admin.Template) []string {
 		fetchedBy := "anybody with its URL"
 		if template.Authentication == "MDM" {
 			fetchedBy = "its device (MDM identity)"

@@ -14,7 +14,6 @@ import (
 	"assay/csr"
 	"assay/internal/admin"
 	"assay/internal/admin/client"
-	"assay/internal/lifetime"
 	"assay/policy"
 )
 
@@ -45,12 +44,7 @@ Examples:
 Exit codes: 0 listed; 1 there is no such device; 2 wrong flags; 3 failed.`
 }
 
-func (c *decisionList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *decisionList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	filter := client.DecisionFilter{Outcome: c.Outcome, Code: c.Code}
 	if c.Since != 0 {
 		filter.Since = term.Now().Add(-time.Duration(c.Since))
@@ -63,7 +57,7 @@ func (c *decisionList) Run(ctx context.Context, term *terminal, g *globals) erro
 		filter.Device = device.ID
 	}
 	table := newTable(term.Out, "decisions", "ID", "TIME", "OUTCOME", "SCORE", "POLICY", "DEVICE", "CODE", "WHY")
-	return printList(term, g, api.Decisions(ctx, filter), table, func(d admin.Decision) []string {
+	return printList(term, g, api, api.Decisions(ctx, filter), table, func(d admin.Decision) []string {
 		return []string{d.ID, rfc3339(d.Time), string(d.Decided.Outcome), strconv.Itoa(d.Decided.Score), d.Decided.Policy.Name,
 			orNone(deviceText(d.Serial, d.UDID), d.Device), d.Code, whyOf(&d.Decided)}
 	})
@@ -96,12 +90,7 @@ Examples:
 Exit codes: 0 shown; 1 there is no such decision; 2 wrong flags; 3 failed.`
 }
 
-func (c *decisionShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *decisionShow) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	d, err := findDecision(ctx, api, c.Thing)
 	if err != nil {
 		return err
@@ -191,7 +180,7 @@ func printDecision(w io.Writer, d *policy.Decision) {
 		sayf(w, ", certificate profile %s", d.Profile)
 	}
 	if d.Lifetime > 0 {
-		sayf(w, ", for at most %s", lifetime.Text(d.Lifetime))
+		sayf(w, ", for at most %s", d.Lifetime)
 	}
 	fmt.Fprintln(w)
 	for _, reason := range d.Reasons {
@@ -225,7 +214,7 @@ func printDecision(w io.Writer, d *policy.Decision) {
 // printInput writes what a decision rested on, as far as people want to read it.
 func printInput(w io.Writer, d *admin.Decision) {
 	in := d.Input
-	if in == nil || d.Schema < policy.Schema {
+	if in == nil || d.Schema < policy.InputSchema {
 		fmt.Fprintln(w, "\nWhat it rested on is not kept any more.")
 		return
 	}

@@ -30,18 +30,13 @@ Examples:
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
-func (c *decisionHeld) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *decisionHeld) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	table := newTable(term.Out, "held devices", "ID", "STATUS", "DEVICE", "ATTESTED", "SCORE", "TRIES", "LAST", "WHY")
 	filter := client.HoldFilter{Status: "held"}
 	if c.All {
 		filter.Status = ""
 	}
-	return printList(term, g, api.Holds(ctx, filter), table, func(h admin.Hold) []string {
+	return printList(term, g, api, api.Holds(ctx, filter), table, func(h admin.Hold) []string {
 		attested := "no"
 		if h.Attested {
 			attested = "yes"
@@ -119,12 +114,7 @@ Examples:
 Exit codes: 0 approved; 1 nothing is held there, or its certificate is issued already; 2 wrong flags; 3 failed.`
 }
 
-func (c *decisionApprove) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *decisionApprove) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	h, err := findHold(ctx, api, c.Hold)
 	if err != nil {
 		return err
@@ -188,12 +178,7 @@ Example:
 Exit codes: 0 declined; 1 nothing is held there, or its certificate is issued already; 2 wrong flags; 3 failed.`
 }
 
-func (c *decisionDecline) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *decisionDecline) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	h, err := findHold(ctx, api, c.Hold)
 	if err != nil {
 		return err

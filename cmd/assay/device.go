@@ -97,15 +97,10 @@ Examples:
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
-func (c *deviceList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *deviceList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	table := newTable(term.Out, "devices", "ID", "SERIAL", "UDID", "STATE", "ATTESTED", "KNOWN SINCE", "LABELS")
 	devices := api.Devices(ctx, client.DeviceFilter{Serial: c.Serial, UDID: c.UDID, State: c.State, Label: c.Label})
-	return printList(term, g, devices, table, func(device admin.Device) []string {
+	return printList(term, g, api, devices, table, func(device admin.Device) []string {
 		attested := "no"
 		if device.Attested {
 			attested = "yes"

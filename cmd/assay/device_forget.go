@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"assay/internal/admin/client"
 )
 
 type deviceData struct {
@@ -25,12 +27,7 @@ Example:
 Exit codes: 0 shown; 1 there is no such device; 2 wrong flags; 3 failed.`
 }
 
-func (c *deviceData) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *deviceData) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	device, _, err := findDevice(ctx, api, c.Device)
 	if err != nil {
 		return err
@@ -68,12 +65,7 @@ Exit codes: 0 forgotten; 1 there is no such device, it has valid certificates, o
 3 failed.`
 }
 
-func (c *deviceForget) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *deviceForget) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	device, _, err := findDevice(ctx, api, c.Device)
 	if err != nil {
 		return err

@@ -47,12 +47,8 @@ type devicePage struct {
 	Hidden       []string            `json:"hidden,omitempty"` // what is left out, because the token lacks these scopes
 }
 
-func (c *deviceShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *deviceShow) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
+	var err error
 	page := devicePage{Credentials: []admin.Credential{}, Certificates: []admin.Certificate{}, Refusals: []admin.AuditRow{}}
 	if page.Device, _, err = findDevice(ctx, api, c.Device); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"assay/internal/admin"
+	"assay/internal/admin/client"
 	"assay/internal/ca"
 	"assay/policy"
 )
@@ -149,12 +150,7 @@ Example:
 Exit codes: 0 listed; 1 there is no such device; 2 wrong flags; 3 failed.`
 }
 
-func (c *deviceConflicts) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *deviceConflicts) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	id := ""
 	if c.Device != "" {
 		device, _, err := findDevice(ctx, api, c.Device)
@@ -165,7 +161,7 @@ func (c *deviceConflicts) Run(ctx context.Context, term *terminal, g *globals) e
 	}
 	advice := map[string]string{}
 	table := newTable(term.Out, "conflicts", "ID", "KIND", "DEVICE", "SOURCE", "SAYS", "OTHER DEVICE", "TIMES", "LAST")
-	err = printList(term, g, api.Conflicts(ctx, id, c.All), table, func(f admin.Conflict) []string {
+	err := printList(term, g, api, api.Conflicts(ctx, id, c.All), table, func(f admin.Conflict) []string {
 		advice[f.Kind] = f.Advice
 		return []string{f.ID, f.Kind, orNone(deviceText(f.Serial, f.UDID), f.Device), f.Source, f.Said, orNone(f.OtherSerial, f.Other), fmt.Sprint(f.Times), rfc3339(f.SeenAt)}
 	})
@@ -195,12 +191,7 @@ Example:
 Exit codes: 0 done; 1 there is no such conflict, or it is over already; 2 wrong flags; 3 failed.`
 }
 
-func (c *deviceResolve) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *deviceResolve) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	resolved, err := api.ResolveConflict(ctx, c.Conflict)
 	if isProblem(err, http.StatusNotFound, http.StatusUnprocessableEntity) {
 		return noBecause(withHint(errors.New("there is no such conflict"), "`assay device conflicts` lists those that are open"))

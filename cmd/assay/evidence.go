@@ -28,29 +28,33 @@ type evidenceList struct {
 	Since  lifetimeFlag `placeholder:"AGE" help:"Only what came within this time, e.g. 2h, 7d."`
 	Kind   string       `enum:",attested,none,failed" default:"" placeholder:"KIND" help:"Only evidence of this kind (attested, none, failed)."`
 	Failed bool         `help:"Only what a check refused."`
+	Device string       `placeholder:"DEVICE" help:"Only what this device gave: its serial number, UDID or id (dev_…)."`
 }
 
 func (evidenceList) Help() string {
 	return `Oldest first. What is still kept of each: full (as received), facts, or none.
 
-Example:
+Examples:
   assay evidence list --dir ./a --since 1d --failed
+  assay evidence list --dir ./a --device C02XEXAMPLE1
 
-Exit codes: 0 listed; 2 wrong flags; 3 failed.`
+Exit codes: 0 listed; 1 there is no such device; 2 wrong flags; 3 failed.`
 }
 
-func (c *evidenceList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	filter := client.EvidenceFilter{Kind: c.Kind, Failed: c.Failed}
+	if c.Device != "" {
+		device, _, err := findDevice(ctx, api, c.Device)
+		if err != nil {
+			return err
+		}
+		filter.Device = device.ID
+	}
 	if c.Since != 0 {
 		filter.Since = term.Now().Add(-time.Duration(c.Since))
 	}
 	table := newTable(term.Out, "evidence", "ID", "RECEIVED", "KIND", "FORMAT", "REFUSED BY", "KEPT", "ORDER")
-	return printList(term, g, api.EvidenceList(ctx, filter), table, func(e admin.Evidence) []string {
+	return printList(term, g, api, api.EvidenceList(ctx, filter), table, func(e admin.Evidence) []string {
 		return []string{e.ID, rfc3339(e.ReceivedAt), e.Kind, e.Format, e.Failed, e.Kept, e.Order}
 	})
 }
@@ -89,12 +93,7 @@ func (evidenceShow) Help() string {
 Exit codes: 0 shown; 1 there is no such evidence; 2 wrong flags; 3 failed.`
 }
 
-func (c *evidenceShow) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceShow) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	e, err := c.find(ctx, api)
 	if err != nil {
 		return err
@@ -145,12 +144,7 @@ type verifiedLine struct {
 	evidence.Verdict
 }
 
-func (c *evidenceVerify) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceVerify) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	run := verifyRun{api: api, term: term, json: g.JSON, counts: map[evidence.Result]int{}, last: term.Now(),
 		table: newTable(term.Out, "evidence that does not verify any more", "EVIDENCE", "RESULT", "CHECK", "DETAIL")}
 	if c.Evidence != "" {
@@ -256,12 +250,7 @@ Example:
 Exit codes: 0 written; 1 there is no such evidence, or its object is not kept; 2 wrong flags; 3 failed.`
 }
 
-func (c *evidenceExport) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *evidenceExport) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	e, err := c.find(ctx, api)
 	if err != nil {
 		return err

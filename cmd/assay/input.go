@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
 
+	"assay/internal/files"
 	"assay/internal/lifetime"
 )
 
@@ -65,30 +67,40 @@ func typed(in io.Reader) bool {
 // readInput reads a file of at most limit bytes; "-" is standard input.
 func readInput(t *terminal, name string, limit int64) ([]byte, error) {
 	if name == "-" {
-		return readAll(t.In, name, limit)
+		return files.All(t.In, name, limit)
 	}
 	return readFile(name, limit)
 }
 
 // readFile reads a file of at most limit bytes.
 func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(f, name, limit)
+	return files.All(f, name, limit)
 }
 
-func readAll(in io.Reader, name string, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(in, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+// readPrivate is readFile of a file that others must not be able to read.
+func readPrivate(name string, limit int64) ([]byte, error) {
+	if handed(name) {
+		return readFile(name, limit)
 	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("read %s: larger than %d bytes", name, limit)
+	return files.ReadSecret(name, limit)
+}
+
+// openFile opens a regular file, or what the shell handed to this process.
+func openFile(name string) (*os.File, error) {
+	if handed(name) {
+		return os.Open(name)
 	}
-	return data, nil
+	return files.Open(name)
+}
+
+// handed reports whether a name is of a file that the shell opened for this process, as with <(jq …).
+func handed(name string) bool {
+	return strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/") || name == "/dev/stdin"
 }
 
 // lifetimeFlag is a duration flag that also takes days, such as 30d.

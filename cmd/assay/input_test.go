@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"assay/internal/files"
 )
 
 // silent is an input that delivers nothing, and says when somebody began to read it.
@@ -90,5 +95,34 @@ func TestSignalEndsTheProgramThatWaitsForInput(t *testing.T) {
 	exit, ok := errors.AsType[*exec.ExitError](command.Wait())
 	if !ok || exit.ExitCode() != exitFailed {
 		t.Errorf("it ended with %v", exit)
+	}
+}
+
+// A pipe that nobody writes would be waited for; one that the shell handed over is no other than standard input.
+func TestOnlyAPipeOfTheShellIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, read := range map[string]func(string, int64) ([]byte, error){"file": readFile, "secret": readPrivate} {
+		if _, err := read(path, 10); !errors.Is(err, files.ErrNotRegular) {
+			t.Errorf("%s: %v", name, err)
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteString("text"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := read(fmt.Sprintf("/dev/fd/%d", r.Fd()), 10); err != nil || string(text) != "text" {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -37,12 +37,7 @@ Examples:
 Exit codes: 0 synced; 1 one is under way already, or no list is configured; 2 wrong flags; 3 failed.`
 }
 
-func (c *inventorySync) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *inventorySync) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	sync, err := api.StartInventorySync(ctx, admin.StartSync{Full: c.Full, DryRun: c.DryRun})
 	if isProblem(err, http.StatusConflict) {
 		return noBecause(withHint(err, "`assay inventory status` says what is under way; docs/apple-business-manager.md says how one is configured"))
@@ -103,12 +98,7 @@ Example:
 Exit codes: 0 in step; 1 the last sync failed, there was none yet, or no list is configured; 2 wrong flags; 3 failed.`
 }
 
-func (c *inventoryStatus) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *inventoryStatus) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	all, err := api.InventorySyncs(ctx)
 	if err != nil {
 		return refusedInput(err)

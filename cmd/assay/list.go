@@ -9,7 +9,6 @@ import (
 	"io"
 	"iter"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 
@@ -150,7 +149,7 @@ func openList(term *terminal, name string) (*countedReader, int64, func() error,
 	if name == "-" {
 		return &countedReader{r: term.In}, 0, func() error { return nil }, nil
 	}
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return nil, 0, nil, err
 	}

@@ -123,6 +123,7 @@ func main() {
 // run is the whole program: it parses the arguments, runs the command and returns the exit code.
 func run(ctx context.Context, args []string, term *terminal) int {
 	var c cli
+	var after endings
 	exited := -1
 	parser, err := kong.New(&c,
 		kong.Name("assay"),
@@ -131,7 +132,7 @@ func run(ctx context.Context, args []string, term *terminal) int {
 		kong.Writers(term.Out, term.Err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(term, &c.globals),
+		kong.Bind(term, &c.globals, &after),
 	)
 	if err != nil {
 		fmt.Fprintln(term.Err, "assay:", err)
@@ -150,7 +151,8 @@ func run(ctx context.Context, args []string, term *terminal) int {
 		text := strings.Replace(err.Error(), `must be one of "",`, "must be one of ", 1)
 		return report(term, usage(withHint(errors.New(text), "`%s --help` says more", commandOf(err))))
 	}
-	return report(term, kctx.Run())
+	err = kctx.Run()
+	return report(term, errors.Join(err, after.run()))
 }
 
 // commandOf is the command that a faulty command line names, as far as it can be told.

@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"assay/internal/admin/client"
+
 	"golang.org/x/term"
 )
 
@@ -131,12 +133,21 @@ func (t *table) row(cells ...string) {
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
-// printList prints what the API lists: an object a line for scripts, else a row of the table each.
-func printList[T any](term *terminal, g *globals, things iter.Seq2[T, error], t *table, cells func(T) []string) error {
+// printList prints what the API lists: an object a line for scripts, else a row of the table each. Some filters
+// read much to find little: a line now and then says that the list goes on.
+func printList[T any](term *terminal, g *globals, api *client.Client, things iter.Seq2[T, error], t *table, cells func(T) []string) error {
+	found, last := 0, term.Now()
+	api.OnPage = func() {
+		if now := term.Now(); now.Sub(last) >= progressInterval {
+			last = now
+			fmt.Fprintf(term.Err, "%s: %d so far\n", t.things, found)
+		}
+	}
 	for thing, err := range things {
 		if err != nil {
 			return refusedInput(err)
 		}
+		found++
 		if !g.JSON {
 			t.row(cells(thing)...)
 		} else if err := writeJSON(term.Out, thing); err != nil {

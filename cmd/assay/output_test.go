@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"assay/internal/admin"
+	"assay/internal/admin/client"
 )
 
 // steering are characters that a terminal obeys: ESC, CSI in one character (C1), and the override of the
@@ -63,5 +65,27 @@ func TestNothingFromElsewhereSteersTheTerminal(t *testing.T) {
 	report(&terminal{Err: &errs}, withHint(errors.New("one\n"+steering), "look\n"+steering))
 	if got := errs.String(); got != "assay: one\n"+`FAKE\x1b[2J\u009b31m\u202e1`+"\nhint: look\n"+`FAKE\x1b[2J\u009b31m\u202e1`+"\n" {
 		t.Errorf("an error is %q", got)
+	}
+}
+
+// TestALongListSaysThatItGoesOn: where pages hold nothing, all is silent otherwise.
+func TestALongListSaysThatItGoesOn(t *testing.T) {
+	pages := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page := admin.List[admin.Credential]{Items: []admin.Credential{}, Next: "more"}
+		if pages++; pages == 3 {
+			page = admin.List[admin.Credential]{Items: []admin.Credential{{ID: "cred_1"}}}
+		}
+		_ = json.NewEncoder(w).Encode(page)
+	}))
+	t.Cleanup(server.Close)
+	var out, errs bytes.Buffer
+	now := time.Now()
+	term := &terminal{Out: &out, Err: &errs, Now: func() time.Time { now = now.Add(progressInterval * 2 / 3); return now }}
+	api := client.New(server.URL, nil, "")
+	things := api.Credentials(t.Context(), client.CredentialFilter{State: "dead"})
+	err := printList(term, &globals{}, api, things, newTable(&out, "credentials", "ID"), func(c admin.Credential) []string { return []string{c.ID} })
+	if err != nil || errs.String() != "credentials: 0 so far\n" || !strings.Contains(out.String(), "cred_1") {
+		t.Errorf("%v, out %q, err %q", err, &out, &errs)
 	}
 }

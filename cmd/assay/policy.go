@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"assay/internal/admin"
+	"assay/internal/admin/client"
+	"assay/internal/installation"
 	"assay/policy"
 
 	"charm.land/lipgloss/v2"
@@ -72,6 +74,7 @@ func exampleText(name string) ([]byte, error) {
 }
 
 type policyCheck struct {
+	Dir   string   `placeholder:"DIR" help:"Also check that this installation has the certificate profiles that the policies choose, and the service outside that they ask."`
 	Files []string `arg:"" name:"file" help:"Policies, YAML; - is standard input. Cases in NAME_test.yaml beside NAME.yaml are run, too."`
 }
 
@@ -80,9 +83,9 @@ func (policyCheck) Help() string {
 requirements that contradict each other, labels that nothing reads. Then it runs the policy's tests.
 
 Example:
-  assay policy check ./a/policies/corporate.yaml
+  assay policy check --dir ./a ./a/policies/corporate.yaml
 
-Exit codes: 0 usable, and its tests pass; 1 faulty, or a test fails; 2 unreadable.`
+Exit codes: 0 usable, and its tests pass; 1 faulty, or a test fails; 2 unreadable, or no such installation.`
 }
 
 // checkedPolicy is what became of one file.
@@ -96,9 +99,16 @@ type checkedPolicy struct {
 }
 
 func (c *policyCheck) Run(ctx context.Context, term *terminal, g *globals) error {
+	var config *installation.Config
+	if c.Dir != "" {
+		var err error
+		if config, err = installation.LoadConfig(c.Dir); err != nil {
+			return usage(err)
+		}
+	}
 	ok := true
 	for _, file := range c.Files {
-		checked, err := checkPolicyFile(ctx, term, file)
+		checked, err := checkPolicyFile(ctx, term, config, file)
 		if err != nil {
 			return usage(err)
 		}
@@ -126,7 +136,8 @@ func readPolicy(term *terminal, file string) (*policy.Policy, error) {
 	return policy.Parse(strings.TrimSuffix(filepath.Base(file), ".yaml"), data)
 }
 
-func checkPolicyFile(ctx context.Context, term *terminal, file string) (checkedPolicy, error) {
+// checkPolicyFile checks a policy, and what it needs of an installation, unless config is nil.
+func checkPolicyFile(ctx context.Context, term *terminal, config *installation.Config, file string) (checkedPolicy, error) {
 	checked := checkedPolicy{File: file}
 	p, err := readPolicy(term, file)
 	if faulty, ok := errors.AsType[*policy.ParseError](err); ok {
@@ -150,7 +161,12 @@ func checkPolicyFile(ctx context.Context, term *terminal, file string) (checkedP
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return checked, err
 	}
-	checked.OK = true
+	if config != nil {
+		for _, fault := range config.CheckPolicy(p) {
+			checked.Faults = append(checked.Faults, policy.Fault{Message: fault.Error()})
+		}
+	}
+	checked.OK = len(checked.Faults) == 0
 	for _, t := range checked.Tests {
 		checked.OK = checked.OK && t.Passed
 	}
@@ -201,12 +217,7 @@ Example:
 Exit codes: 0 listed; 2 wrong flags; 3 failed.`
 }
 
-func (c *policyList) Run(ctx context.Context, term *terminal, g *globals) error {
-	api, closeAPI, err := c.open(ctx, term)
-	if err != nil {
-		return err
-	}
-	defer closeAPI()
+func (c *policyList) Run(ctx context.Context, term *terminal, g *globals, api *client.Client) error {
 	uses, err := api.PolicyUses(ctx)
 	if err != nil {
 		return refused(err)
@@ -219,7 +230,7 @@ func (c *policyList) Run(ctx context.Context, term *terminal, g *globals) error 
 			}
 		}
 	}
-	return printList(term, g, each, table, func(u admin.PolicyUse) []string {
+	return printList(term, g, api, each, table, func(u admin.PolicyUse) []string {
 		inUse := "no"
 		if u.InUse {
 			inUse = "yes"

@@ -18,6 +18,7 @@ import (
 	"assay/attest/standin"
 	"assay/enroll"
 	"assay/enroll/ddm"
+	"assay/internal/files"
 )
 
 type simulateMDM struct {
@@ -169,7 +170,7 @@ func (c *simulateMDM) self() (*enroll.Device, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
-	data, err := os.ReadFile(path)
+	data, err := files.Read(path, files.MaxPEM)
 	if errors.Is(err, fs.ErrNotExist) {
 		if data, err = json.MarshalIndent(made, "", "  "); err != nil {
 			return nil, err

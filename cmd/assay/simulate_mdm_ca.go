@@ -4,7 +4,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"assay/enroll"
+	"assay/internal/files"
 )
 
 // Files of a stand-in MDM CA.
@@ -88,7 +88,7 @@ func certifyMDM(template, parent *x509.Certificate, key *ecdsa.PrivateKey, paren
 
 // issueMDMIdentity issues a device's MDM identity, with its UDID as common name, into a new file.
 func issueMDMIdentity(caDir string, device *enroll.Device, path string, now time.Time) error {
-	ca, err := tls.LoadX509KeyPair(filepath.Join(caDir, mdmRootFile), filepath.Join(caDir, mdmKeyFile))
+	ca, err := files.KeyPair(filepath.Join(caDir, mdmRootFile), filepath.Join(caDir, mdmKeyFile))
 	if err != nil {
 		return usage(withHint(err, "make one with `assay simulate mdm-ca --out %s`", caDir))
 	}

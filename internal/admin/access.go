@@ -124,7 +124,7 @@ func bearer(header string, basic bool) (string, *Problem) {
 	}
 	scheme, value, _ := strings.Cut(header, " ")
 	if strings.EqualFold(scheme, "Bearer") {
-		return value, nil
+		return strings.TrimLeft(value, " "), nil // one blank or more (RFC 9110, section 11.4)
 	}
 	if basic && strings.EqualFold(scheme, "Basic") {
 		r := http.Request{Header: http.Header{"Authorization": {header}}}

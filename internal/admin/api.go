@@ -19,6 +19,7 @@ import (
 	"assay/attest"
 	"assay/internal/delivery"
 	"assay/internal/issuance"
+	"assay/internal/panics"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -143,26 +144,27 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 	out.Header().Set("Cache-Control", "no-store")
 	out.Header().Set("X-Content-Type-Options", "nosniff")
 	method, route := "none", "none"
-	defer func() {
-		if failed := recover(); failed != nil {
-			p := refuse(http.StatusInternalServerError, internalCheck, internalDetail)
-			p.cause = fmt.Errorf("panic: %v", failed)
-			noteProblem(u, p)
-			if out.status == 0 {
-				writeProblem(out, p)
-			}
+	err := panics.Caught(func() error {
+		if _, pattern := a.mux.Handler(r); pattern != "" && path.Clean(r.URL.Path) == r.URL.Path {
+			method, route, _ = strings.Cut(pattern, " ")
+			a.mux.ServeHTTP(out, r)
+			return nil
 		}
-		a.config.Metrics.answered(method, route, out.status)
-		a.account(r, u, route, out.status)
-	}()
-	if _, pattern := a.mux.Handler(r); pattern != "" && path.Clean(r.URL.Path) == r.URL.Path {
-		method, route, _ = strings.Cut(pattern, " ")
-		a.mux.ServeHTTP(out, r)
-		return
+		p := a.noRoute(out.Header(), r)
+		noteProblem(u, p)
+		writeProblem(out, p)
+		return nil
+	})
+	if err != nil {
+		p := refuse(http.StatusInternalServerError, internalCheck, internalDetail)
+		p.cause = err
+		noteProblem(u, p)
+		if out.status == 0 {
+			writeProblem(out, p)
+		}
 	}
-	p := a.noRoute(out.Header(), r)
-	noteProblem(u, p)
-	writeProblem(out, p)
+	a.config.Metrics.answered(method, route, out.status)
+	a.account(r, u, route, out.status)
 }
 
 // noRoute says why no route fits: the path is unknown, or the method is not for it.

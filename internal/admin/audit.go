@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"net/http"
 	"time"
@@ -19,7 +18,7 @@ func (a *API) addAudit() {
 	add(a, route{
 		method: http.MethodGet, path: "/audit/verification", id: "verify-audit", tag: "audit", scope: AuditRead,
 		summary:     "Verify a part of the audit trail",
-		description: "Holds seals against their rows and each other: finds rows that were changed, deleted, or put in another order, and personal values that were changed. The answer's next, as after, goes on; without it the end is reached. Values that were erased are no fault.",
+		description: "Holds seals against their rows and each other: finds rows that were changed, deleted, or put in another order, seals that were deleted, and personal values that were changed. The answer's next, as after, goes on; without it the end is reached. Values that were erased are no fault.",
 		also:        map[int]string{http.StatusNotFound: "There is no seal with the number after.", http.StatusConflict: "The audit is not sealed here."},
 	}, a.verifyAudit)
 	add(a, route{
@@ -65,14 +64,11 @@ func (a *API) verifyAudit(ctx context.Context, in *verifyAuditInput) (*auditVeri
 		out.Next = seals[len(seals)-1].Number
 		return &auditVerification{out}, nil
 	}
-	unsealed, strange, err := a.config.Store.UnsealedAudit(ctx)
+	unsealed, faults, err := a.config.Store.CheckUnsealed(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out.Unsealed = unsealed
-	if strange > 0 {
-		out.Faults = append(out.Faults, audit.Fault{What: fmt.Sprintf("%d rows were added by something else than this program", strange)})
-	}
+	out.Unsealed, out.Faults = unsealed, append(out.Faults, faults...)
 	return &auditVerification{out}, nil
 }
 

@@ -30,7 +30,7 @@ func (a *API) addCredentials() {
 	}, a.declareBatch)
 	add(a, route{
 		method: http.MethodGet, path: "/credentials", id: "list-credentials", tag: "credentials", scope: CredentialsRead,
-		summary: "List credentials", description: "Oldest first, without their declarations. With a state, a page may hold fewer things than its limit and still name a next one.",
+		summary: "List credentials", description: "Oldest first, without their declarations. A state is not kept but found anew, from what is known of each credential: with one, every credential (of the device, of the template) is read, and a page may hold fewer things than its limit and still name a next one.",
 	}, a.listCredentials)
 	add(a, route{
 		method: http.MethodGet, path: "/credentials/{credential}", id: "show-credential", tag: "credentials", scope: CredentialsRead,

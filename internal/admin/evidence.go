@@ -73,13 +73,14 @@ type listEvidenceInput struct {
 	Since  time.Time `query:"since" doc:"Only what came from this time on."`
 	Kind   string    `query:"kind" enum:"attested,none,failed" doc:"Only evidence of this kind."`
 	Failed bool      `query:"failed" doc:"Only what a check refused."`
+	Device string    `query:"device" maxLength:"64" doc:"Only what this device, by its id, gave: what its certificates and decisions rest on, and what came for codes that are bound to it."`
 }
 
 func (a *API) listEvidence(ctx context.Context, in *listEvidenceInput) (*page[Evidence], error) {
 	list := listing[issuance.EvidenceLine, Evidence]{
 		prefix: "evid_",
 		rows: func(p issuance.Page) iter.Seq2[issuance.EvidenceLine, error] {
-			return a.config.Store.EvidenceList(ctx, issuance.EvidenceFilter{Page: p, Since: in.Since, Kind: attest.Kind(in.Kind), Failed: in.Failed})
+			return a.config.Store.EvidenceList(ctx, issuance.EvidenceFilter{Page: p, Since: in.Since, Kind: attest.Kind(in.Kind), Failed: in.Failed, Device: issuance.DeviceID(in.Device)})
 		},
 		id: func(e *issuance.EvidenceLine) string { return string(e.ID) },
 		wire: func(e *issuance.EvidenceLine) (Evidence, bool, error) {

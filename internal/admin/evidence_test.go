@@ -31,6 +31,12 @@ func TestEvidenceIsListedShownAndVerifiedAgain(t *testing.T) {
 	if got := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Failed: true})); len(got) != 0 {
 		t.Errorf("failed: %+v", got)
 	}
+	if got := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Device: "dev_none"})); len(got) != 0 {
+		t.Errorf("of no device: %+v", got)
+	}
+	if got := collect(t, api.EvidenceList(t.Context(), client.EvidenceFilter{Device: string(cert.Device)})); len(got) == 0 || got[0].ID != string(cert.Evidence) {
+		t.Errorf("of the device: %+v", got)
+	}
 	e := must[admin.EvidenceDetail](t)(api.Evidence(t.Context(), string(cert.Evidence)))
 	if e.Certificate != string(cert.ID) || e.Decision != string(cert.Decision) || e.Object == nil || e.Facts == nil || e.Token == "" {
 		t.Errorf("evidence %+v", e)

@@ -133,6 +133,7 @@ func TestUnknownErrorsAreLoggedAndNotTold(t *testing.T) {
 	}{
 		"error":   {func() error { return errors.New("disk on fire") }, 500, "internal", "disk on fire"},
 		"panic":   {func() error { panic("index out of hand") }, 500, "internal", "index out of hand"},
+		"where":   {func() error { panic("again") }, 500, "internal", "admin_test.failing.Code"}, // the stack
 		"busy":    {func() error { return fmt.Errorf("write: %w", issuance.ErrOverloaded) }, 503, "overloaded", "store is overloaded"},
 		"ended":   {func() error { return fmt.Errorf("read: %w", context.Canceled) }, 503, "request-ended", "canceled"},
 		"timeout": {func() error { return context.DeadlineExceeded }, 503, "too-slow", "deadline"},

@@ -182,7 +182,7 @@ var conflictAdvice = map[issuance.ConflictKind]string{
 	issuance.NotListed:     "nobody lists the device, and it attested itself: list it, or revoke its certificates and find out how it got a code",
 	issuance.UDIDClaimed:   "another device has this UDID: correct the list that is wrong; a UDID that was attested is right",
 	issuance.UDIDDiffers:   "of a Mac, see whether the list has the hardware UUID where the provisioning UDID belongs; a UDID that was attested is right",
-	issuance.SerialDiffers: "the device with this UDID has another serial number: correct the list that is wrong",
+	issuance.SerialDiffers: "the device with this UDID has another serial number: correct the list that is wrong; one that was attested is right. `assay device forget` takes a row away whose serial number is mistyped",
 }
 
 type listConflictsInput struct {

@@ -1,7 +1,6 @@
 package admin_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -27,6 +26,7 @@ import (
 	"assay/internal/audit"
 	"assay/internal/delivery"
 	"assay/internal/issuance"
+	"assay/internal/logbook"
 	"assay/internal/store"
 	"assay/internal/store/storetest"
 )
@@ -52,7 +52,7 @@ type rig struct {
 	bench  *storetest.Bench
 	api    *admin.API
 	config admin.Config
-	log    *safeBuffer
+	log    *logbook.Book
 
 	document *document
 
@@ -72,7 +72,7 @@ func newRig(t *testing.T, change func(*admin.Config)) *rig {
 			t.Error(err)
 		}
 	})
-	r := &rig{t: t, store: db, log: &safeBuffer{}}
+	r := &rig{t: t, store: db, log: &logbook.Book{}}
 	r.bench = storetest.NewBench(t, db)
 	r.now = r.bench.Now
 	templates := t.TempDir()
@@ -327,24 +327,6 @@ func (r *rig) issuedOn(object []byte) issuance.Certificate {
 		r.t.Fatal(err)
 	}
 	return cert
-}
-
-// safeBuffer is a log that several goroutines write.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // failing is a store whose parts fail as a test wants.

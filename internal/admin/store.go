@@ -99,8 +99,8 @@ type Audit interface {
 	LastSeal(ctx context.Context) (*audit.Seal, error)
 	// CheckSeals checks the seals behind a number, at most so many.
 	CheckSeals(ctx context.Context, key ed25519.PublicKey, after int64, most int) ([]audit.Fault, []audit.Seal, error)
-	// UnsealedAudit counts rows that are not sealed yet, and those that no program of ours wrote.
-	UnsealedAudit(ctx context.Context) (unsealed, strange int64, err error)
+	// CheckUnsealed counts rows that are not sealed yet, and finds what no program of ours leaves behind the last seal.
+	CheckUnsealed(ctx context.Context) (unsealed int64, faults []audit.Fault, err error)
 }
 
 // Store is everything that the API keeps and reads.

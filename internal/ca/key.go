@@ -7,13 +7,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
+	"assay/internal/files"
 	"assay/internal/hsm"
 )
 
@@ -108,7 +107,7 @@ func openModuleKey(uri, baseDir string) (crypto.Signer, error) {
 		if err != nil {
 			return "", err
 		}
-		data, err := readSecret(path)
+		data, err := files.ReadSecret(path, maxKeyFile)
 		if err != nil {
 			return "", fmt.Errorf("pin-source: %w", err)
 		}
@@ -125,40 +124,11 @@ func openKeyFile(uri, baseDir string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := readSecret(path)
+	data, err := files.ReadSecret(path, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}
 	return parseKey(path, data)
-}
-
-// readSecret reads a file that only its owner may read. The check is made on the open file, so that
-// it cannot be exchanged between check and use.
-func readSecret(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	// Windows has no such bits; its access lists are not looked at.
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s may be used by others than its owner (mode %04o): make it 0600", path, mode)
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(data) > maxKeyFile {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxKeyFile)
-	}
-	return data, nil
 }
 
 func parseKey(path string, data []byte) (crypto.Signer, error) {

@@ -1,14 +1,14 @@
 package counterpart
 
 import (
-	"bytes"
 	"errors"
 	"net"
 	"os"
 	"os/exec"
-	"sync"
 	"testing"
 	"time"
+
+	"assay/internal/logbook"
 )
 
 // FreeAddress is an address on loopback that nobody listens on just now.
@@ -30,7 +30,7 @@ func Start(t testing.TB, program, address string, environment []string, args ...
 	command := exec.Command(program, args...)
 	command.Dir = t.TempDir()
 	command.Env = append(append(os.Environ(), "HOME="+command.Dir), environment...)
-	said := &output{}
+	said := &logbook.Book{}
 	command.Stdout, command.Stderr = said, said
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -67,22 +67,4 @@ func Start(t testing.TB, program, address string, environment []string, args ...
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// output collects what a program says; it may be read while the program runs.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }

@@ -215,7 +215,7 @@ func (m *MDMIdentity) trusts(remote string) bool {
 }
 
 // headerChain reads Client-Cert and Client-Cert-Chain (RFC 9440, section 2); nil if there is no
-// Client-Cert.
+// Client-Cert, or an empty one.
 func headerChain(h http.Header) ([]*x509.Certificate, error) {
 	leaf, rest := h.Values(headerClientCert), h.Values(headerClientCertChain)
 	size := 0
@@ -225,8 +225,9 @@ func headerChain(h http.Header) ([]*x509.Certificate, error) {
 	if size > maxIdentityHeader {
 		return nil, fmt.Errorf("%d bytes of certificates; the limit is %d", size, maxIdentityHeader)
 	}
-	if len(leaf) == 0 {
-		if len(rest) > 0 {
+	// Some proxies send an empty header where no certificate was shown.
+	if blank(leaf) {
+		if !blank(rest) {
 			return nil, errors.New("Client-Cert-Chain without Client-Cert")
 		}
 		return nil, nil
@@ -257,6 +258,11 @@ func headerChain(h http.Header) ([]*x509.Certificate, error) {
 		chain = append(chain, certificate)
 	}
 	return chain, nil
+}
+
+// blank reports whether a header is missing, or says nothing wherever it stands.
+func blank(values []string) bool {
+	return !slices.ContainsFunc(values, func(value string) bool { return strings.Trim(value, " \t") != "" })
 }
 
 // certificateItem is the certificate in a Byte Sequence (RFC 9440, section 2.1).

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"assay/internal/files"
 	"assay/internal/issuance"
 )
 
@@ -226,7 +227,7 @@ func (t *Templates) loadFile(file string) (*Template, error) {
 	if !ok {
 		return nil, errors.New("a template's file name ends in .yaml")
 	}
-	f, err := os.Open(filepath.Join(t.dir, file))
+	f, err := files.Open(filepath.Join(t.dir, file))
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package installation
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/url"
@@ -16,6 +15,7 @@ import (
 
 	"assay/attest"
 	"assay/internal/ca"
+	"assay/internal/files"
 	"assay/policy"
 
 	"go.yaml.in/yaml/v4"
@@ -211,19 +211,11 @@ func LoadConfig(dir string) (*Config, error) {
 
 func loadConfig(dir string) (*Config, error) {
 	path := filepath.Join(dir, configFile)
-	f, err := os.Open(path)
+	data, err := files.Read(path, maxConfigSize)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s is no Assay installation: it has no %s (make one with `assay init --dir %s`)", dir, configFile, dir)
 	} else if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	if len(data) > maxConfigSize {
-		return nil, fmt.Errorf("read configuration: %s is larger than 1 MiB", path)
 	}
 	c, err := parseConfig(data)
 	if err != nil {
@@ -458,7 +450,7 @@ func loadRoot(dir, format, name string) ([]attest.Root, error) {
 		}
 		return []attest.Root{attest.AppleRoot()}, nil
 	}
-	data, err := os.ReadFile(within(dir, name))
+	data, err := files.Read(within(dir, name), files.MaxPEM)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package installation
 import (
 	"context"
 	"crypto"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -20,6 +18,7 @@ import (
 	"assay/internal/admin"
 	"assay/internal/delivery"
 	"assay/internal/delivery/kmfddm"
+	"assay/internal/files"
 	"assay/internal/inventory/abm"
 	"assay/internal/limits"
 	"assay/internal/server"
@@ -61,7 +60,7 @@ func (i *Installation) newDeliveries(templates *delivery.Templates, baseURL, mdm
 	if k.URL == "" {
 		return d, nil
 	}
-	key, err := readSecret(within(i.Dir, k.KeyFile)) // with it, anybody declares to every device of the MDM
+	key, err := files.ReadSecret(within(i.Dir, k.KeyFile), files.MaxPEM) // with it, anybody declares to every device of the MDM
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("push.kmfddm.keyFile: %w", err)}
 	}
@@ -196,7 +195,7 @@ func (i *Installation) profileSigner() ([]*x509.Certificate, crypto.Signer, erro
 	if c.Certificate == "" {
 		return nil, nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(within(i.Dir, c.Certificate), within(i.Dir, c.Key))
+	pair, err := files.KeyPair(within(i.Dir, c.Certificate), within(i.Dir, c.Key))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -230,7 +229,7 @@ func (i *Installation) mdmHandler(metrics *delivery.Metrics, gate *limits.Gate, 
 
 // readCertificates reads all certificates of a PEM file; at least one.
 func readCertificates(path string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(path)
+	data, err := files.Read(path, files.MaxPEM)
 	if err != nil {
 		return nil, err
 	}

@@ -23,11 +23,17 @@ type figures struct {
 	now   func() time.Time
 	log   *slog.Logger
 
-	holds, conflicts, unsealed, sealedAt, database, wal, free, crlThis, crlNext *prometheus.Desc
+	holds, conflicts, unsealed, sealedAt, database, wal, free, doubt, crlThis, crlNext *prometheus.Desc
 
 	mu   sync.Mutex
-	last store.Figures
+	last reading
 	read time.Time // when last was read; zero: never
+}
+
+// reading is what was read at one time.
+type reading struct {
+	store.Figures
+	doubtful bool // the clock
 }
 
 func newFigures(s *store.Store, now func() time.Time, log *slog.Logger) *figures {
@@ -43,13 +49,14 @@ func newFigures(s *store.Store, now func() time.Time, log *slog.Logger) *figures
 		database:  gauge("assay_store_database_bytes", "Size of the database file."),
 		wal:       gauge("assay_store_wal_bytes", "Size of the database's write-ahead log."),
 		free:      gauge("assay_store_free_bytes", "Room left on the file system that the database is on."),
+		doubt:     gauge("assay_clock_doubtful", "1 while this server removes nothing, because its clock may be far ahead."),
 		crlThis:   gauge("assay_crl_this_update_timestamp_seconds", "When the oldest CRL of an issuing CA was signed.", "issuer"),
 		crlNext:   gauge("assay_crl_next_update_timestamp_seconds", "When the first CRL of an issuing CA ends, and relying parties refuse it.", "issuer"),
 	}
 }
 
 func (f *figures) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{f.holds, f.conflicts, f.unsealed, f.sealedAt, f.database, f.wal, f.free, f.crlThis, f.crlNext} {
+	for _, d := range []*prometheus.Desc{f.holds, f.conflicts, f.unsealed, f.sealedAt, f.database, f.wal, f.free, f.doubt, f.crlThis, f.crlNext} {
 		out <- d
 	}
 }
@@ -70,6 +77,11 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 	gauge(f.database, float64(now.Database))
 	gauge(f.wal, float64(now.WAL))
 	gauge(f.free, float64(now.Free))
+	if now.doubtful {
+		gauge(f.doubt, 1)
+	} else {
+		gauge(f.doubt, 0)
+	}
 	for issuer, age := range now.CRLs {
 		gauge(f.crlThis, seconds(age.ThisUpdate), string(issuer))
 		gauge(f.crlNext, seconds(age.NextUpdate), string(issuer))
@@ -77,7 +89,7 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 }
 
 // current is the figures, read again once they are old.
-func (f *figures) current() (store.Figures, bool) {
+func (f *figures) current() (reading, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
@@ -86,10 +98,14 @@ func (f *figures) current() (store.Figures, bool) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), figuresTimeout)
 	defer cancel()
-	last, err := f.store.Figures(ctx)
+	var last reading
+	var err error
+	if last.Figures, err = f.store.Figures(ctx); err == nil {
+		_, last.doubtful, err = f.store.DoubtClock(ctx, now)
+	}
 	if err != nil {
 		f.log.Error("metrics of the store", "error", err)
-		return store.Figures{}, false
+		return reading{}, false
 	}
 	f.last, f.read = last, now
 	return last, true

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"assay/attest/standin"
+	"assay/internal/logbook"
 )
 
 // serveFolder makes the test binary a server on the folder that it names, until it is killed.
@@ -63,11 +64,11 @@ func serveProcess(t *testing.T, i *Installation) *exec.Cmd {
 }
 
 // startProcess starts a server in a process of its own.
-func startProcess(t *testing.T, dir string) (*exec.Cmd, *logBuffer) {
+func startProcess(t *testing.T, dir string) (*exec.Cmd, *logbook.Book) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), serveFolder+"="+dir)
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -79,24 +80,6 @@ func startProcess(t *testing.T, dir string) (*exec.Cmd, *logBuffer) {
 		}
 	})
 	return cmd, log
-}
-
-// logBuffer takes log lines from several goroutines.
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // authority is made once and saved once: its root is the one that test installations accept.
@@ -147,13 +130,13 @@ func opened(t *testing.T, dir string) *Installation {
 // serving is a server that runs in this process.
 type serving struct {
 	Running
-	log  *logBuffer
+	log  *logbook.Book
 	stop func() error // ends it and returns what Serve did
 }
 
 func serve(t *testing.T, i *Installation) *serving {
 	t.Helper()
-	s := &serving{log: &logBuffer{}}
+	s := &serving{log: &logbook.Book{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan Running, 1), make(chan error, 1)
 	go func() {

@@ -18,6 +18,7 @@ import (
 
 	"assay/attest"
 	"assay/internal/ca"
+	"assay/internal/files"
 	"assay/internal/issuance"
 	"assay/internal/server"
 	"assay/internal/store"
@@ -196,11 +197,11 @@ func (o *InitOptions) config(dir string, result *InitResult) (*Config, error) {
 	if o.NoLimits {
 		c.Limits = allOff()
 	}
-	for format, files := range o.AttestationRoots {
+	for format, named := range o.AttestationRoots {
 		a := c.Attestation[format]
 		a.AllowStandIn = o.AllowStandIn
-		for n, file := range files {
-			data, err := os.ReadFile(file)
+		for n, file := range named {
+			data, err := files.Read(file, files.MaxPEM)
 			if err != nil {
 				return nil, err
 			}
@@ -269,7 +270,7 @@ func (o *InitOptions) issuer(dir string, result *InitResult) (*newIssuer, error)
 		if o.IssuerKey == "" {
 			return nil, &ConfigError{errors.New("an existing issuing CA needs its key")}
 		}
-		data, err := os.ReadFile(o.IssuerChain)
+		data, err := files.Read(o.IssuerChain, files.MaxPEM)
 		if err != nil {
 			return nil, &ConfigError{err}
 		}

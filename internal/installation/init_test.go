@@ -33,7 +33,7 @@ func readCertificate(t *testing.T, path string) *x509.Certificate {
 	return cert
 }
 
-func files(t *testing.T, dir string) (names []string) {
+func filesIn(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		names = append(names, path)
@@ -47,7 +47,7 @@ func files(t *testing.T, dir string) (names []string) {
 
 func TestInitMakesSecretsForTheOwnerAlone(t *testing.T) {
 	dir, _ := initialized(t, nil)
-	for _, path := range files(t, dir) {
+	for _, path := range filesIn(t, dir) {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +150,7 @@ func TestFailedInitLeavesNothing(t *testing.T) {
 			if _, ok := errors.AsType[*ConfigError](err); ok != c.usage {
 				t.Errorf("%v: is a ConfigError: %v, want %v", err, ok, c.usage)
 			}
-			if left := files(t, dir); len(left) > 1 || len(left) == 1 && left[0] != dir {
+			if left := filesIn(t, dir); len(left) > 1 || len(left) == 1 && left[0] != dir {
 				t.Errorf("left %v", left)
 			}
 			if _, err := os.Lstat(dir); err == nil {

@@ -21,13 +21,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"assay/attest"
 	"assay/internal/ca"
+	"assay/internal/files"
 	"assay/internal/inventory/abm"
 	"assay/internal/issuance"
 	"assay/internal/store"
@@ -159,7 +159,7 @@ func (i *Installation) ServingRoot() ([]byte, error) {
 	if i.Config.TLS.Certificate != "" {
 		return nil, nil
 	}
-	return os.ReadFile(filepath.Join(i.Dir, certsFolder, "serving-root.pem"))
+	return files.Read(filepath.Join(i.Dir, certsFolder, "serving-root.pem"), files.MaxPEM)
 }
 
 // Roots are the attestation roots by format.
@@ -167,21 +167,9 @@ func (i *Installation) Roots() (map[string][]attest.Root, error) { return i.Conf
 
 func dataKeyPath(dir string) string { return filepath.Join(dir, keysFolder, "data.key") }
 
-// readSecret reads a file that only its owner may read.
-func readSecret(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read by others: chmod 600 it", path)
-	}
-	return os.ReadFile(path)
-}
-
 // readDataKey reads the key that seals codes: hex.
 func readDataKey(path string) ([]byte, error) {
-	text, err := readSecret(path)
+	text, err := files.ReadSecret(path, files.MaxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read data key: %w", err)
 	}

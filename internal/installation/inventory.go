@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"assay/internal/files"
 	"assay/internal/inventory/abm"
 	"assay/internal/lifetime"
 )
@@ -86,7 +87,7 @@ func (i *Installation) newSyncs(log *slog.Logger) (*abm.Runner, error) {
 	if a.ClientID == "" {
 		return nil, nil
 	}
-	data, err := readSecret(within(i.Dir, a.KeyFile)) // with it, anybody reads (and with a mightier account, reassigns) the organization's devices
+	data, err := files.ReadSecret(within(i.Dir, a.KeyFile), files.MaxPEM) // with it, anybody reads (and with a mightier account, reassigns) the organization's devices
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("inventory.appleBusinessManager.keyFile: %w", err)}
 	}

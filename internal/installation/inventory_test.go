@@ -113,7 +113,7 @@ func TestAccountsKeyIsGuarded(t *testing.T) {
 		spoil func(path string) error
 		want  string
 	}{
-		"readable by others": {func(path string) error { return os.Chmod(path, 0o640) }, "can be read by others"},
+		"readable by others": {func(path string) error { return os.Chmod(path, 0o640) }, "used by others than its owner"},
 		"missing":            {os.Remove, "no such file"},
 		"no key":             {func(path string) error { return os.WriteFile(path, []byte("secret"), 0o600) }, "no PEM"},
 	} {

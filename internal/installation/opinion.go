@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"assay/internal/files"
 	"assay/internal/opinion"
 	"assay/internal/server"
 )
@@ -70,9 +71,15 @@ func (o *Opinion) check() (faults []error) {
 // OpinionClient makes the client of the service outside; nil where none is configured. Its files are read
 // once. Whatever is wrong with them is a *ConfigError. log may be nil.
 func (i *Installation) OpinionClient(log *slog.Logger) (*opinion.Client, error) {
+	client, _, err := i.opinionClient(log)
+	return client, err
+}
+
+// opinionClient is OpinionClient with the file of its secrets, by which they are replaced.
+func (i *Installation) opinionClient(log *slog.Logger) (*opinion.Client, *liveFile[[]opinion.Secret], error) {
 	c := i.Config.Opinion
 	if c.URL == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	options := opinion.Options{
 		URL: c.URL, Timeout: c.Timeout, Required: c.OnFailure != onFailureNeutral, SignedResponses: c.SignedResponses,
@@ -85,48 +92,48 @@ func (i *Installation) OpinionClient(log *slog.Logger) (*opinion.Client, error) 
 		}
 	}
 	var err error
-	options.Secrets, err = readOpinionSecrets(within(i.Dir, c.SecretFile))
+	// With a secret, anybody can speak to the service as this installation.
+	secrets := &liveFile[[]opinion.Secret]{what: "set of opinion secrets", path: within(i.Dir, c.SecretFile), limit: files.MaxPEM, open: files.OpenSecret, log: log}
+	secrets.parse = func(text []byte) ([]opinion.Secret, error) {
+		parsed, err := opinion.ParseSecrets(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", secrets.path, err)
+		}
+		return parsed, nil
+	}
+	options.Secrets, err = secrets.load()
 	fault("secretFile", err)
 	options.Roots, err = i.readPool(c.CA)
 	fault("ca", err)
 	options.Certificate, err = i.readPair(c.ClientCertificate)
 	fault("clientCertificate", err)
 	if len(errs) > 0 {
-		return nil, &ConfigError{errors.Join(errs...)}
+		return nil, nil, &ConfigError{errors.Join(errs...)}
 	}
 	client, err := opinion.New(options)
 	if err != nil {
-		return nil, &ConfigError{err}
+		return nil, nil, &ConfigError{err}
 	}
-	return client, nil
+	secrets.use = func(s []opinion.Secret) {
+		client.UseSecrets(s)
+		log.Info("opinion secrets read again", "secrets", len(s))
+	}
+	return client, secrets, nil
 }
 
-// askOutside lets the server ask the service outside, where one is configured. It returns what to do once the
-// server has stopped.
-func (i *Installation) askOutside(acme *server.Server, measures *measures, log *slog.Logger) (hangUp func(), err error) {
-	client, err := i.OpinionClient(log)
+// askOutside lets the server ask the service outside, where one is configured. It returns a look for changed
+// secrets, and what to do once the server has stopped.
+func (i *Installation) askOutside(acme *server.Server, measures *measures, log *slog.Logger) (look, hangUp func(), err error) {
+	client, secrets, err := i.opinionClient(log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if client == nil {
-		return func() {}, nil
+		return func() {}, func() {}, nil
 	}
 	acme.Opinion = client.Ask
 	measures.add(client.Metrics.Collectors()...)
-	return client.Close, nil
-}
-
-// readOpinionSecrets reads the secrets; with one, anybody can speak to the service as this installation.
-func readOpinionSecrets(path string) ([]opinion.Secret, error) {
-	text, err := readSecret(path)
-	if err != nil {
-		return nil, err
-	}
-	secrets, err := opinion.ParseSecrets(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return secrets, nil
+	return func() { secrets.refresh() }, client.Close, nil
 }
 
 // readPool reads CA certificates; nil, the system's, where no file is named.
@@ -146,11 +153,11 @@ func (i *Installation) readPool(file string) (*x509.CertPool, error) {
 }
 
 // readPair reads a certificate with its key; nil where none is named.
-func (i *Installation) readPair(files TLS) (*tls.Certificate, error) {
-	if files.Certificate == "" {
+func (i *Installation) readPair(named TLS) (*tls.Certificate, error) {
+	if named.Certificate == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(within(i.Dir, files.Certificate), within(i.Dir, files.Key))
+	pair, err := files.KeyPair(within(i.Dir, named.Certificate), within(i.Dir, named.Key))
 	if err != nil {
 		return nil, err
 	}

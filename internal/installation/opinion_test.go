@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"assay/attest/standin"
 	"assay/enroll"
+	"assay/internal/logbook"
 	"assay/internal/opinion"
 	"assay/policy"
 )
@@ -49,6 +51,45 @@ func TestOpinionClientIsAsConfigured(t *testing.T) {
 	c, err = opened(t, dir).OpinionClient(nil)
 	if err != nil || c.Required || !c.SignedResponses || c.Timeout != time.Second || c.Roots == nil || c.Certificate == nil {
 		t.Errorf("as configured: %+v, %v", c, err)
+	}
+}
+
+// A secret that is exchanged is used without a restart; one that is just being written, or wrong, is not.
+func TestOpinionSecretsAreReadAgain(t *testing.T) {
+	const second = "whsec_BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	dir, _ := initialized(t, nil)
+	configureOpinion(t, dir, "https://edr.example.com", "")
+	log := &logbook.Book{}
+	_, file, err := opened(t, dir).opinionClient(slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var used []opinion.Secret
+	use := file.use
+	file.use = func(s []opinion.Secret) { used = s; use(s) }
+	write := func(text string, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(file.path, []byte(text), mode), os.Chmod(file.path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(opinionSecret+"\n"+second+"\n", 0o600)
+	if file.refresh() != reloadNone || used != nil {
+		t.Error("read while it may be being written")
+	}
+	if file.refresh() != reloadGood || len(used) != 2 {
+		t.Errorf("%d secrets are used", len(used))
+	}
+	for text, mode := range map[string]os.FileMode{"hunter2, no secret at all": 0o600, second: 0o640} {
+		used = nil
+		write(text, mode)
+		file.refresh()
+		if file.refresh() != reloadBad || used != nil {
+			t.Errorf("%s, mode %o: %d secrets are used", text, mode, len(used))
+		}
+	}
+	if text := log.String(); !strings.Contains(text, "the last good set of opinion secrets stays in use") || strings.Contains(text, "hunter2") {
+		t.Errorf("the log says %s", text)
 	}
 }
 

@@ -107,11 +107,16 @@ func TestAPolicyIsNotReadWhileItIsWritten(t *testing.T) {
 	}
 }
 
-func TestARunningServerTakesANewPolicy(t *testing.T) {
+func TestARunningServerTakesANewPolicyAndNewSecrets(t *testing.T) {
 	dir, _ := initialized(t, nil)
+	configureOpinion(t, dir, "https://edr.example.com", "")
 	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
 	writePolicy(t, dir, "outcomes: [{outcome: issue}]")
 	s := serve(t, opened(t, dir))
 	writePolicy(t, dir, "outcomes: [{outcome: refuse}]")
+	if err := os.WriteFile(filepath.Join(dir, "keys", "opinion.secrets"), []byte(opinionSecret+"\n"+opinionSecret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	await(t, "the policy is read again", func() bool { return strings.Contains(s.log.String(), "policy read again") })
+	await(t, "the secrets are read again", func() bool { return strings.Contains(s.log.String(), "opinion secrets read again") })
 }

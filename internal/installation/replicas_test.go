@@ -26,6 +26,7 @@ import (
 
 	"assay/internal/counterpart"
 	"assay/internal/issuance"
+	"assay/internal/logbook"
 	"assay/internal/pgcluster"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
@@ -80,7 +81,7 @@ type fleet struct {
 func newFleet(t *testing.T, replicas int, seed uint64, settings ...string) *fleet {
 	t.Helper()
 	f := &fleet{cluster: counterpart.Postgres(t, settings...), balancer: &balancer{}}
-	proxy := &httputil.ReverseProxy{Transport: f.balancer, Rewrite: func(*httputil.ProxyRequest) {}, ErrorLog: log.New(&logBuffer{}, "", 0)}
+	proxy := &httputil.ReverseProxy{Transport: f.balancer, Rewrite: func(*httputil.ProxyRequest) {}, ErrorLog: log.New(&logbook.Book{}, "", 0)}
 	f.server = httptest.NewTLSServer(proxy)
 	t.Cleanup(f.server.Close)
 	rootFile := standInRoot(t)

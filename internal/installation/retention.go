@@ -71,6 +71,36 @@ func parseKeep(text string, to *time.Duration) (err error) {
 	return err
 }
 
+// cleaning removes what is over, and what is not to be kept any longer: once a minute, while the clock is believed.
+type cleaning struct {
+	installation *Installation
+	log          *slog.Logger
+	doubted      bool // the clock, the time before
+}
+
+func (c *cleaning) up(ctx context.Context) error {
+	i := c.installation
+	now := i.now()
+	silent, doubtful, err := i.Store.DoubtClock(ctx, now)
+	if err != nil {
+		return err
+	}
+	if doubtful {
+		if !c.doubted {
+			c.log.Warn("nothing is removed for a day: by the clock, no server ran for more than a week. If one did, the clock is wrong: set it right", "silent_since", silent, "clock", now)
+		}
+		c.doubted = true
+		return nil
+	}
+	if c.doubted {
+		c.log.Info("what is over is removed again: the clock is believed", "clock", now)
+	}
+	c.doubted = false
+	cleaned, err := i.Store.CleanUp(ctx, now)
+	c.log.Debug("cleaned up", "rows", cleaned)
+	return errors.Join(err, i.applyRetention(ctx, c.log))
+}
+
 // applyRetention removes what is not to be kept any longer.
 func (i *Installation) applyRetention(ctx context.Context, log *slog.Logger) error {
 	retention, err := i.Config.Retention.parse()

@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"assay/internal/files"
 )
 
 // sealInterval is how often the audit is sealed: what was committed since can still be changed unseen.
@@ -34,18 +36,11 @@ func (i *Installation) AuditKey() (ed25519.PublicKey, error) {
 // auditKey is the key that seals the audit, made when it is first asked for.
 func auditKey(dir string) (ed25519.PrivateKey, error) {
 	path := auditKeyPath(dir)
-	data, err := os.ReadFile(path)
+	data, err := files.ReadSecret(path, files.MaxPEM)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeAuditKey(path)
 	} else if err != nil {
 		return nil, fmt.Errorf("read audit key: %w", err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read audit key: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, &ConfigError{fmt.Errorf("read audit key: %s can be read by others: chmod 600 it", path)}
 	}
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != pemPrivateKey {

@@ -18,6 +18,7 @@ import (
 	"assay/attest"
 	"assay/internal/admin"
 	"assay/internal/delivery"
+	"assay/internal/files"
 	"assay/internal/inventory/abm"
 	"assay/internal/issuance"
 	"assay/internal/server"
@@ -103,7 +104,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return err
 	}
 	measures.serves(acme)
-	hangUp, err := i.askOutside(acme, measures, o.Log)
+	lookForSecrets, hangUp, err := i.askOutside(acme, measures, o.Log)
 	if err != nil {
 		return err
 	}
@@ -139,7 +140,11 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := writeURLs(i.Dir, running); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	return i.run(ctx, fronts, acme, beside{deliveries, policies, syncs, key, health}, running, o)
+	looks := []func(){lookForSecrets}
+	for _, l := range policies {
+		looks = append(looks, func() { measures.policy(l.directory, l.refresh()) })
+	}
+	return i.run(ctx, fronts, acme, beside{deliveries, looks, syncs, key, health}, running, o)
 }
 
 // openFronts opens the listeners that are configured, the one for ACME first.
@@ -195,7 +200,7 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 // beside is what a server works with beside requests.
 type beside struct {
 	deliveries *deliveries
-	policies   map[string]*livePolicy
+	looks      []func()    // for files that changed
 	syncs      *abm.Runner // nil: there is no source to be in step with
 	auditKey   ed25519.PrivateKey
 	health     *health
@@ -210,7 +215,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	turns := i.newTurns(o.Log)
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, turns, o.Log) })
-	working.Go(func() { watchPolicies(periodic, b.policies, fronts.measures.policy) })
+	working.Go(func() { watchFiles(periodic, b.looks) })
 	working.Go(func() { i.sealAudit(periodic, b.auditKey, turns, o.Log) })
 	working.Go(func() { i.watchLists(periodic, o.Log) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
@@ -313,12 +318,12 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 
 // upkeep does the periodic work: CRLs, dead claims, clean-up, and this server's counts of strangers' refusals.
 func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *turns, log *slog.Logger) {
+	clean := &cleaning{installation: i, log: log}
 	shared := func(ctx context.Context) error {
 		return errors.Join(
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
-			i.cleanUp(ctx, log),
-			i.applyRetention(ctx, log),
+			clean.up(ctx),
 		)
 	}
 	everyMinute(ctx, log, "upkeep", func(ctx context.Context) error {
@@ -347,12 +352,6 @@ func (i *Installation) undoDeadClaims(ctx context.Context, before time.Time, log
 	if undone > 0 {
 		log.Warn("undid claims that a crash left behind: their codes are good again", "claims", undone)
 	}
-	return err
-}
-
-func (i *Installation) cleanUp(ctx context.Context, log *slog.Logger) error {
-	cleaned, err := i.Store.CleanUp(ctx, i.now())
-	log.Debug("cleaned up", "rows", cleaned)
 	return err
 }
 
@@ -425,7 +424,7 @@ func (i *Installation) AwaitServer(ctx context.Context) (baseURL string, err err
 // runningURL is a URL of the server that runs on the folder, from one of its URL files; "" if none
 // runs. Asking does not take the lock.
 func runningURL(dir, file string) string {
-	f, err := os.Open(dataKeyPath(dir))
+	f, err := files.Open(dataKeyPath(dir))
 	if err != nil {
 		return ""
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"assay/internal/logbook"
 )
 
 func TestServeKnowsItsURL(t *testing.T) {
@@ -45,7 +47,7 @@ func TestServeUsesConfiguredURLWhateverHostIsAsked(t *testing.T) {
 	}
 	i := opened(t, dir)
 	var address string
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	ready := make(chan Running, 1)

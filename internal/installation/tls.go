@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"assay/internal/ca"
+	"assay/internal/files"
 )
 
 // tlsConfig is the ACME listener's: TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2, never a client certificate.
@@ -85,7 +86,7 @@ func (r *reloading) get() (*tls.Certificate, error) {
 	}
 	var pair tls.Certificate
 	if err == nil {
-		pair, err = tls.LoadX509KeyPair(r.certFile, r.keyFile)
+		pair, err = files.KeyPair(r.certFile, r.keyFile)
 	}
 	if err != nil {
 		err = fmt.Errorf("read serving certificate: %w", err)
@@ -144,7 +145,7 @@ func (s *selfServing) get() (*tls.Certificate, error) {
 
 // openServingRoot opens the CA of the installation's own serving certificates.
 func openServingRoot(dir string, now time.Time) (*ca.Root, error) {
-	data, err := os.ReadFile(filepath.Join(dir, certsFolder, "serving-root.pem"))
+	data, err := files.Read(filepath.Join(dir, certsFolder, "serving-root.pem"), files.MaxPEM)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"assay/internal/logbook"
 )
 
 func handshake(address string, config *tls.Config) (tls.ConnectionState, error) {
@@ -115,7 +117,7 @@ func TestOperatorsCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.pem"), filepath.Join(dir, "tls.key")
 	now := time.Now()
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	r := &reloading{certFile: certFile, keyFile: keyFile, now: func() time.Time { return now }, log: slog.New(slog.NewTextHandler(log, nil))}
 	change := func(write func()) { // with a time of its own for the file
 		write()

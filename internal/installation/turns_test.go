@@ -6,13 +6,15 @@ import (
 	"log/slog"
 	"testing"
 	"time"
+
+	"assay/internal/logbook"
 )
 
 // TestPeriodicWorkIsDoneByOneServerAtATime: the other one's turn comes when the first gives its back, and one
 // that loses its turn stops.
 func TestPeriodicWorkIsDoneByOneServerAtATime(t *testing.T) {
 	f := newFleet(t, 2, 3)
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	first, second := f.inst.newTurns(logger), opened(t, f.replicas[1].dir).newTurns(logger)
 	working, done := make(chan struct{}), make(chan error, 1)

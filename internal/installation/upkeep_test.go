@@ -3,6 +3,8 @@ package installation
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
@@ -12,7 +14,10 @@ import (
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
+	"assay/internal/logbook"
 	"assay/internal/store/storetest"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // strangersFlushed counts the audit rows about strangers: to write one is the last step of upkeep.
@@ -33,7 +38,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 	start := time.Now()
 	var later atomic.Int64 // how far the clock is beyond start
 	i.now = func() time.Time { return start.Add(time.Duration(later.Load())) }
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
 	acme, err := i.newServer(t.Context(), running, nil, i.newMeasures(logger), logger)
@@ -56,11 +61,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 			i.upkeep(ctx, acme, i.newTurns(logger), logger)
 		}()
 		defer func() { cancel(); <-done }()
-		for deadline := time.Now().Add(10 * time.Second); strangersFlushed(t, i) == before; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("strangers' counts were not flushed; the log:\n%s", log)
-			}
-		}
+		await(t, "strangers' counts are flushed", func() bool { return strangersFlushed(t, i) != before })
 	}
 
 	issuers, err := i.Store.Issuers(t.Context())
@@ -75,6 +76,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 		b.Claimed(value)
 		return code.ID
 	}
+	claimed(start.Add(-48 * time.Hour)) // a server was here before: the clock is believed
 	dead, live := claimed(start.Add(-deadClaimAge-time.Second)), claimed(start.Add(-deadClaimAge+time.Second))
 	spent := issuance.Nonce{ID: [16]byte{1}, ExpiresAt: start.Add(-time.Hour)}
 	if err := i.Store.SpendNonce(t.Context(), spent); err != nil {
@@ -106,11 +108,73 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 	}
 }
 
+// A clock that is far ahead for a while costs no evidence: what is over by it leaves when it was so for a day.
+func TestNothingIsRemovedWhileTheClockIsDoubted(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	i := opened(t, dir)
+	now := time.Now()
+	i.now = func() time.Time { return now }
+	log := &logbook.Book{}
+	c := &cleaning{installation: i, log: slog.New(slog.NewTextHandler(log, nil))}
+	b := storetest.NewBench(t, i.Store)
+	b.Now = now.Add(-48 * time.Hour)
+	b.Mint() // a server was here before
+	b.Now = now
+	code, value := b.Mint(storetest.WithDocument("p"))
+	answer := storetest.AnswerFor(b.Pending(value))
+	answer.Refusal, answer.Evidence.Failed = &issuance.Refusal{Check: "freshness"}, "freshness"
+	order, err := i.Store.AnswerChallenge(t.Context(), b.Call(), answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	round := func(at time.Time) (kept bool) {
+		t.Helper()
+		now, b.Now = at, at
+		b.Mint() // as a server in use would
+		if err := c.up(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, evidence := i.Store.Evidence(t.Context(), order.Evidence)
+		_, document := i.Store.DocumentByPath(t.Context(), sha256.Sum256([]byte("p")), code.CreatedAt)
+		if (evidence == nil) != (document == nil) {
+			t.Fatalf("evidence: %v, document: %v", evidence, document)
+		}
+		return evidence == nil
+	}
+	start := now
+	for _, step := range []struct {
+		after    time.Duration
+		kept     bool
+		doubtful int
+	}{
+		{time.Minute, true, 0},
+		{400 * 24 * time.Hour, true, 1},
+		{400*24*time.Hour + time.Minute, true, 1},
+		{2 * time.Minute, true, 0}, // set right
+		{401*24*time.Hour + time.Hour, false, 0},
+	} {
+		if kept := round(start.Add(step.after)); kept != step.kept {
+			t.Errorf("after %s: kept %t, want %t", step.after, kept, step.kept)
+		}
+		told := fmt.Sprintf(`
+			# HELP assay_clock_doubtful 1 while this server removes nothing, because its clock may be far ahead.
+			# TYPE assay_clock_doubtful gauge
+			assay_clock_doubtful %d
+			`, step.doubtful)
+		if err := testutil.CollectAndCompare(newFigures(i.Store, i.now, c.log), strings.NewReader(told), "assay_clock_doubtful"); err != nil {
+			t.Errorf("after %s: %v", step.after, err)
+		}
+	}
+	if text := log.String(); strings.Count(text, "nothing is removed for a day") != 1 || strings.Count(text, "removed again") != 1 {
+		t.Errorf("the log says:\n%s", text)
+	}
+}
+
 // TestUpkeepStopsWithItsContext: and without a word, as steps that were cut off are no fault.
 func TestUpkeepStopsWithItsContext(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	i := opened(t, dir)
-	log := &logBuffer{}
+	log := &logbook.Book{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	running := &Running{BaseURL: "https://127.0.0.1:8443", Directories: map[string]string{}}
 	acme, err := i.newServer(t.Context(), running, nil, i.newMeasures(logger), logger)

@@ -13,9 +13,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"assay/internal/files"
 	"assay/internal/inventory"
 	"assay/internal/issuance"
 )
@@ -153,18 +153,15 @@ func (w *listWatch) read(ctx context.Context, name string, size int64) error {
 	return nil
 }
 
-// open opens a list, and nothing that has taken its name since the look: a pipe would be waited for
-// without end, and a link would have the server read a file of its own into a report.
+// open opens a list, and nothing that has taken its name since the look: a link would have the server read a file of
+// its own into a report.
 func (w *listWatch) open(name string) (*os.File, error) {
 	path := filepath.Join(w.dir, name)
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := files.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	opened, err := f.Stat()
-	if err == nil && !opened.Mode().IsRegular() {
-		err = errors.New("it is no regular file")
-	}
 	named, lstatErr := os.Lstat(path)
 	if err == nil && (lstatErr != nil || !os.SameFile(opened, named)) {
 		err = errors.New("it is a link, or was replaced just now")

@@ -158,27 +158,23 @@ func (c *check) checkAudit(ctx context.Context) error {
 			c.options.Progress(c.counts)
 		}
 	}
-	unsealed, strange, err := c.store.UnsealedAudit(ctx)
-	if err != nil {
-		return err
-	}
+	unsealed, faults, err := c.store.CheckUnsealed(ctx)
 	c.counts.Unsealed = int(unsealed)
-	if strange > 0 {
-		c.fault(sealRule.Name, "", "%d rows were added by something else than this program", strange)
-	}
-	lost, err := c.store.HashedBehindSeals(ctx)
-	if lost > 0 {
-		c.fault(sealRule.Name, "", "%d rows were sealed, and no seal is over them any more", lost)
+	for _, f := range faults {
+		c.fault(sealRule.Name, sealed(f), "%s", f.What)
 	}
 	return err
 }
 
-// sealed names what a fault of the audit is about.
+// sealed names what a fault of the audit is about; "" if it is about the whole trail.
 func sealed(f audit.Fault) string {
-	if f.Row != "" {
+	switch {
+	case f.Row != "":
 		return f.Row
+	case f.Seal > 0:
+		return fmt.Sprintf("seal %d", f.Seal)
 	}
-	return fmt.Sprintf("seal %d", f.Seal)
+	return ""
 }
 
 // Rules are all rules, in the order in which they are checked.

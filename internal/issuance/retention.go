@@ -61,5 +61,6 @@ type EvidenceFilter struct {
 	Page
 	Since  time.Time
 	Kind   attest.Kind
-	Failed bool // only what a check refused
+	Failed bool     // only what a check refused
+	Device DeviceID // only what its certificates and decisions rest on, and what orders with its codes were answered with
 }

@@ -87,7 +87,7 @@ func (c *Client) post(ctx context.Context, r *Report) (http.Header, error) {
 	// A kept connection may have died meanwhile: then, and only if no byte of a reply came, the transport
 	// sends the same request again, on another. The key says that it may; empty, it is not sent.
 	request.Header["Idempotency-Key"] = nil
-	Sign(request.Header, r.ID, r.Sent, c.Secrets, c.Now())
+	Sign(request.Header, r.ID, r.Sent, *c.secrets.Load(), c.Now())
 	reply, err := c.http.Do(request)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
@@ -111,7 +111,7 @@ func (c *Client) read(r *Report, header http.Header) (answer, *failed) {
 		return answer{}, &failed{Malformed, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)}
 	}
 	if c.SignedResponses {
-		if err := Verify(header, r.Received, c.Secrets, c.Now()); err != nil {
+		if err := Verify(header, r.Received, *c.secrets.Load(), c.Now()); err != nil {
 			return answer{}, &failed{Unsigned, fmt.Errorf("the answer: %w", err)}
 		}
 		if header.Get(headerID) != r.ID {

@@ -68,6 +68,23 @@ func TestRequestIsSigned(t *testing.T) {
 	}
 }
 
+func TestReplacedSecretsSignTheNextRequest(t *testing.T) {
+	var header http.Header
+	var body []byte
+	r := newRig(t, func(_ http.ResponseWriter, r *http.Request) {
+		header = r.Header
+		body, _ = io.ReadAll(r.Body)
+	}, nil)
+	r.UseSecrets(secretsOf(t, newSecret))
+	r.Ask(t.Context(), Sample(start))
+	if err := Verify(header, body, secretsOf(t, newSecret), start); err != nil {
+		t.Error(err)
+	}
+	if err := Verify(header, body, secretsOf(t, oldSecret), start); err == nil {
+		t.Error("the secret that was replaced still signs")
+	}
+}
+
 // TestFailuresHaveNames: whatever a service does, the opinion says what, within the budget.
 func TestFailuresHaveNames(t *testing.T) {
 	typed := func(contentType, body string) http.HandlerFunc {

@@ -24,6 +24,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"assay/policy"
@@ -85,7 +86,8 @@ type Options struct {
 
 // Client asks one service. Its methods may be called concurrently. Close it.
 type Client struct {
-	Options
+	Options // its Secrets are those at the start
+	secrets atomic.Pointer[[]Secret]
 	http    *http.Client
 	slots   chan struct{} // one is taken by every request that waits for the service
 	circuit circuit
@@ -121,11 +123,16 @@ func New(o Options) (*Client, error) {
 	if o.Random == nil {
 		o.Random = rand.Reader
 	}
-	return &Client{
+	c := &Client{
 		Options: o, http: newHTTPClient(o), slots: make(chan struct{}, maxConcurrent),
 		circuit: circuit{threshold: failuresUntilOpen, coolDown: coolDown},
-	}, nil
+	}
+	c.UseSecrets(o.Secrets)
+	return c, nil
 }
+
+// UseSecrets replaces the secrets, of which there is one at least: requests from now on are signed with these.
+func (c *Client) UseSecrets(secrets []Secret) { c.secrets.Store(&secrets) }
 
 // CheckURL refuses a URL that would carry the request unencrypted to another machine, or with a password
 // that logs and errors would show.

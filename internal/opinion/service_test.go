@@ -1,7 +1,6 @@
 package opinion
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"assay/internal/logbook"
 
 	"go.uber.org/goleak"
 )
@@ -40,24 +41,6 @@ func (c *clock) pass(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// log takes log lines from several goroutines.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func secretsOf(t testing.TB, lines ...string) []Secret {
 	t.Helper()
 	secrets, err := ParseSecrets([]byte(strings.Join(lines, "\n")))
@@ -78,7 +61,7 @@ const (
 type rig struct {
 	*Client
 	clock *clock
-	log   *log
+	log   *logbook.Book
 }
 
 func newRig(t *testing.T, handler http.HandlerFunc, change func(*Options)) *rig {
@@ -90,7 +73,7 @@ func newRig(t *testing.T, handler http.HandlerFunc, change func(*Options)) *rig 
 
 func rigAt(t *testing.T, url string, change func(*Options)) *rig {
 	t.Helper()
-	r := &rig{clock: newClock(), log: &log{}}
+	r := &rig{clock: newClock(), log: &logbook.Book{}}
 	o := Options{URL: url, Secrets: secretsOf(t, oldSecret), Now: r.clock.Now, Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	if change != nil {
 		change(&o)

@@ -62,7 +62,8 @@ func TestPanicIsAnsweredAndLogged(t *testing.T) {
 	if r.header.Get("Replay-Nonce") == "" || strings.Contains(string(r.body), "bug") {
 		t.Errorf("reply %v %s", r.header, r.body)
 	}
-	if lines := h.logs.lines(t, "internal error"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), "a bug in here") {
+	if lines := h.logs.lines(t, "internal error"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), "a bug in here") ||
+		!strings.Contains(fmt.Sprint(lines[0]["error"]), "TestPanicIsAnsweredAndLogged") { // the stack
 		t.Errorf("the log says %v", lines)
 	}
 	h.hooked.beforeBegin = nil

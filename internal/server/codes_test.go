@@ -160,7 +160,7 @@ func TestDeviceErrorTextIsHarmless(t *testing.T) {
 			value, id := h.mint(issuance.Mint{})
 			c := h.client(dirDefault)
 			o := c.order(value)
-			logged := len(h.logs.text())
+			logged := len(h.logs.String())
 			r := c.post(o.challenge, standin.FailedResponse(text))
 			r.refused(http.StatusForbidden, "badAttestationStatement", "evidence")
 			rows := h.audited(audit.Filter{Code: string(id)}, "evidence")
@@ -179,7 +179,7 @@ func TestDeviceErrorTextIsHarmless(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for what, where := range map[string]string{"log": h.logs.text()[logged:], "reply": string(r.body), "trail's row": string(detail)} {
+			for what, where := range map[string]string{"log": h.logs.String()[logged:], "reply": string(r.body), "trail's row": string(detail)} {
 				if strings.Contains(where, "Hostilität") {
 					t.Errorf("the %s holds the device's error text", what)
 				}

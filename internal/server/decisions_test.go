@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -401,13 +402,19 @@ func TestALostDeviceGetsNothingUnderItsOtherName(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t)
 			d := h.device()
-			h.stands(test.lost(h, d), policy.Lost)
+			row := test.lost(h, d)
+			h.stands(row, policy.Lost)
 			test.other(h, d)
 			value, _ := h.mint(issuance.Mint{})
 			c := h.client(dirDefault)
 			o := c.ready(value, d)
 			c.finalize(o, d.csr()).refused(http.StatusForbidden, "unauthorized", "device-state")
 			h.refusedOrder(o, "device-state")
+			// Whoever looks for the reason would look at the other row.
+			said := fmt.Sprint(h.logs.lines(t, "refused"))
+			if !strings.Contains(said, "says the inventory of "+string(row)) || !strings.Contains(said, "assay device forget "+string(row)) {
+				t.Errorf("the log does not name the row %s: %s", row, said)
+			}
 		})
 	}
 }

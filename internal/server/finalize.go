@@ -201,7 +201,7 @@ func (s *Server) prepare(ctx context.Context, r *request, order issuance.Order, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if most := r.call.Now.UTC().Truncate(time.Second).Add(decision.Lifetime); decision.Lifetime > 0 && most.Before(notAfter) {
+	if most := r.call.Now.UTC().Truncate(time.Second).Add(time.Duration(decision.Lifetime)); decision.Lifetime > 0 && most.Before(notAfter) {
 		notAfter = most
 	}
 	spki := sha256.Sum256(request.SPKI)

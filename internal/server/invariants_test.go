@@ -206,7 +206,7 @@ func (h *harness) verifyTrail() {
 
 // verifyNoSecrets: neither a log line nor an audit row holds a code, a token or a document's URL.
 func (h *harness) verifyNoSecrets() {
-	logs := h.logs.text()
+	logs := h.logs.String()
 	var trail strings.Builder
 	for _, table := range []string{"audit", "audit_personal"} {
 		for _, row := range h.rows(`SELECT * FROM ` + table) {

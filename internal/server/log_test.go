@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"path"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,34 +19,20 @@ import (
 	"assay/internal/audit"
 	"assay/internal/delivery"
 	"assay/internal/issuance"
+	"assay/internal/logbook"
 	"assay/internal/server"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // logBook keeps what the server logs.
-type logBook struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *logBook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
-
-func (l *logBook) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
-}
+type logBook struct{ logbook.Book }
 
 // lines are the log's records with this message.
 func (l *logBook) lines(t *testing.T, message string) []map[string]any {
 	t.Helper()
 	var out []map[string]any
-	for line := range bytes.Lines([]byte(l.text())) {
+	for line := range bytes.Lines([]byte(l.String())) {
 		var record map[string]any
 		if err := json.Unmarshal(line, &record); err != nil {
 			t.Fatalf("log line %q: %v", line, err)

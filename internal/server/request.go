@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"assay/acme"
 	"assay/internal/issuance"
+	"assay/internal/panics"
 	"assay/policy"
 
 	"github.com/go-jose/go-jose/v4"
@@ -79,7 +79,7 @@ func (s *Server) signed(name string, by signer, handle func(context.Context, *re
 		}
 		var r *request
 		var out *reply
-		err := guarded(func() (err error) {
+		err := panics.Caught(func() (err error) {
 			if r, err = s.authenticate(ctx, w, hr, dir, name, by); err == nil {
 				out, err = handle(ctx, r)
 			}
@@ -91,16 +91,6 @@ func (s *Server) signed(name string, by signer, handle func(context.Context, *re
 		}
 		step.answered(s.writeReply(ctx, w, dir, out), s.Now().Sub(began))
 	})
-}
-
-// guarded turns a panic into an error, so that it is found in the log and answered.
-func guarded(answer func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return answer()
 }
 
 // authenticate reads, parses, admits and verifies a signed request. On error the request is nil unless its

@@ -141,6 +141,11 @@ func (s *Store) EvidenceList(ctx context.Context, f issuance.EvidenceFilter) ite
 	}
 	q.and("kind = ?", string(f.Kind), f.Kind != "")
 	q.plain("failed <> ''", f.Failed)
+	if f.Device != "" {
+		q.and(`id IN (SELECT evidence FROM certificates WHERE device = ? UNION ALL SELECT evidence FROM decisions WHERE device = ?
+			UNION ALL SELECT orders.evidence FROM codes JOIN orders ON orders.code = codes.id WHERE codes.device = ?)`, string(f.Device), true)
+		q.args = append(q.args, string(f.Device), string(f.Device))
+	}
 	l := list[issuance.EvidenceLine]{
 		what:    "list evidence",
 		columns: `SELECT id, order_id, received_at, kind, format, failed, kept, removed_at FROM evidence`, key: "id",

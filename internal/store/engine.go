@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"time"
 
 	"assay/internal/issuance"
@@ -141,16 +140,6 @@ func keeps(err error) bool {
 	}
 	_, ok := errors.AsType[*kept](err)
 	return ok
-}
-
-// guarded runs a change; a panic in it becomes an error, so that the engine lives on.
-func guarded(run func(*tx) error, t *tx) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in store transaction: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return run(t)
 }
 
 // scanner is one row.

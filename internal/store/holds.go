@@ -105,7 +105,7 @@ func (s *Store) hold(t *tx, call issuance.Call, o *issuance.Order, d *decisionRo
 	if err != nil {
 		return err
 	}
-	lifetime := d.Decision.Decision.ApprovalLifetime
+	lifetime := time.Duration(d.Decision.Decision.ApprovalLifetime)
 	if lifetime <= 0 {
 		lifetime = defaultApproval
 	}

@@ -217,11 +217,12 @@ func (s *Store) openConflict(t *tx, call issuance.Call, c issuance.Conflict, ser
 	if err != nil {
 		return fmt.Errorf("store conflict: %w", err)
 	}
-	row := audit.Row{Action: audit.DeviceConflict, Device: string(c.Device), Detail: map[string]string{"kind": string(c.Kind), "source": c.Source}}
+	kind, name := sourceParts(c.Source)
+	row := audit.Row{Action: audit.DeviceConflict, Device: string(c.Device), Detail: map[string]string{"kind": string(c.Kind), "source": kind}}
 	if c.Other != "" {
 		row.Detail["other"] = string(c.Other)
 	}
-	p := audit.Personal{Serial: serial}
+	p := audit.Personal{Serial: serial, Names: name}
 	if c.Kind != issuance.NotListed {
 		p.UDID = c.Said
 	}

@@ -286,13 +286,3 @@ func scanPublication(row scanner) (p Publication, err error) {
 	}
 	return p, err
 }
-
-// HashedBehindSeals counts audit rows that were sealed, as their hashes say, and that no seal is over: seals were lost.
-func (s *Store) HashedBehindSeals(ctx context.Context) (n int64, err error) {
-	err = s.reads.row(ctx, `SELECT count(*) FROM audit_places
-		WHERE leaf IS NOT NULL AND seq > coalesce((SELECT max(last_seq) FROM audit_seals), 0)`).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("count audit rows whose seal is lost: %w", err)
-	}
-	return n, nil
-}

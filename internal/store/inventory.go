@@ -82,8 +82,9 @@ func (s *Store) importOne(t *tx, call issuance.Call, in *issuance.Import, l *iss
 		return result, err
 	}
 	if result.Change == issuance.ImportAdded || result.Change == issuance.ImportUpdated {
-		row := audit.Row{Action: audit.DeviceListed, Device: string(found.ID), Detail: map[string]string{"source": in.Source, "change": string(result.Change)}}
-		if err := s.record(t, call, row, audit.Personal{Serial: found.Serial, UDID: found.UDID}); err != nil {
+		kind, name := sourceParts(in.Source)
+		row := audit.Row{Action: audit.DeviceListed, Device: string(found.ID), Detail: map[string]string{"source": kind, "change": string(result.Change)}}
+		if err := s.record(t, call, row, audit.Personal{Serial: found.Serial, UDID: found.UDID, Names: name}); err != nil {
 			return result, err
 		}
 	}
@@ -158,6 +159,16 @@ func (s *Store) importInto(t *tx, call issuance.Call, old issuance.Device, l *is
 		return result, t.resolve(call, old.ID, issuance.NotListed)
 	}
 	return result, nil
+}
+
+// sourceParts are the kind of a source, such as csv, and its name, such as csv:sams-laptop.csv, if that says more:
+// people choose it, so it is one of an audit row's values that can be erased.
+func sourceParts(source string) (kind string, name []string) {
+	kind, _, named := strings.Cut(source, ":")
+	if named {
+		name = []string{source}
+	}
+	return kind, name
 }
 
 // written reports whether a person wrote a value down.
@@ -268,8 +279,9 @@ func (s *Store) ResolveConflict(ctx context.Context, call issuance.Call, id issu
 		} else if err != nil {
 			return err
 		}
-		row := audit.Row{Action: audit.ConflictResolved, Device: string(c.Device), Detail: map[string]string{"kind": string(c.Kind), "source": c.Source}}
-		return s.record(t, call, row, audit.Personal{})
+		kind, name := sourceParts(c.Source)
+		row := audit.Row{Action: audit.ConflictResolved, Device: string(c.Device), Detail: map[string]string{"kind": string(c.Kind), "source": kind}}
+		return s.record(t, call, row, audit.Personal{Names: name})
 	})
 	return c, err
 }

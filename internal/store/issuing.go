@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"assay/deviceid"
 	"assay/internal/audit"
 	"assay/internal/issuance"
 	"assay/policy"
@@ -48,7 +49,9 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		return o, fmt.Errorf("%s: %w", what, err)
 	}
 	kind := changeByRow
-	if decision.Decision.Decision.Outcome == policy.Hold { // which finds or makes the device's row
+	// A hold finds or makes the device's row, and a row that bars the device may be on record as a conflict.
+	barred := r.Refusal.Check == policy.CheckDeviceState
+	if decision.Decision.Decision.Outcome == policy.Hold || barred {
 		kind = changeDurable
 	}
 	err = s.transaction(ctx, kind, call, what, func(t *tx) error {
@@ -75,11 +78,37 @@ func (s *Store) RefuseOrder(ctx context.Context, call issuance.Call, r issuance.
 		if err := t.countTry(o.Code, r.Refusal.Check); err != nil {
 			return err
 		}
+		if barred {
+			if err := s.contradicted(t, call, decision.Device, r.Attested); err != nil {
+				return err
+			}
+		}
 		row := refused(orderRow(audit.DecisionTaken, &o), &r.Refusal)
 		row.Device, row.Detail["decision"] = string(decision.Device), string(decision.ID)
 		return s.record(t, call, row, audit.Personal{Serial: r.Attested.Serial, UDID: r.Attested.UDID})
 	})
 	return o, err
+}
+
+// contradicted puts on record that evidence says otherwise than the row that bars its device: that row may be
+// of another device, with a serial number or UDID that is mistyped.
+func (s *Store) contradicted(t *tx, call issuance.Call, row issuance.DeviceID, attested issuance.Device) error {
+	d, err := scanDevice(t.row(deviceByID, string(row)))
+	if errors.Is(err, issuance.ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	c := issuance.Conflict{Device: d.ID, Source: issuance.FromEvidence}
+	switch {
+	case d.Serial != "" && attested.Serial != "" && d.Serial != attested.Serial && deviceid.SameUDID(d.UDID, attested.UDID):
+		c.Kind, c.Said = issuance.SerialDiffers, attested.Serial
+	case d.UDID != "" && attested.UDID != "" && d.Serial == attested.Serial && !deviceid.SameUDID(d.UDID, attested.UDID):
+		c.Kind, c.Said = issuance.UDIDDiffers, attested.UDID
+	default:
+		return nil
+	}
+	return s.conflict(t, call, c, d.Serial)
 }
 
 // BeginIssue is the exclusive step before the CA key signs: it takes the order from ready to
@@ -104,8 +133,8 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 		}
 		cert = c.Certificate
 		switch {
-		case barred:
-			return s.loseClaim(t, call, &o, barredMeanwhile, issuance.ErrDeviceBarred)
+		case barred.ID != "":
+			return s.loseClaim(t, call, &o, barredMeanwhile(barred), issuance.ErrDeviceBarred)
 		case o.Code != "" && !code.usable:
 			return s.loseClaim(t, call, &o, codeTaken, issuance.ErrCodeTaken)
 		case o.Code != "":
@@ -146,11 +175,14 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 	return cert, nil
 }
 
-// What a claim was lost by.
-var (
-	codeTaken       = &issuance.Refusal{Problem: "unauthorized", Check: "code-live", Detail: "the code is no longer usable"}
-	barredMeanwhile = &issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState, Detail: "the device is lost or retired"}
-)
+// codeTaken is what a claim is lost by whose code another one has, or that is over.
+var codeTaken = &issuance.Refusal{Problem: "unauthorized", Check: "code-live", Detail: "the code is no longer usable"}
+
+// barredMeanwhile is what a claim is lost by whose device the inventory bars by now, in this row.
+func barredMeanwhile(row issuance.Device) *issuance.Refusal {
+	return &issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState,
+		Detail: fmt.Sprintf("the device became %s meanwhile, says the inventory of %s", row.State, row.ID)}
+}
 
 // claimedCode is the code of an order, as a claim finds it.
 type claimedCode struct {
@@ -159,8 +191,9 @@ type claimedCode struct {
 }
 
 // claimable reads and locks what a claim takes: the order, which must be ready (else issuance.ErrNotFound), and its
-// code; and whether the inventory bars the device by now.
-func (t *tx) claimable(call issuance.Call, c *issuance.Claim) (o issuance.Order, code claimedCode, barred bool, err error) {
+// code; and the row by which the inventory bars the device, zero if there is none: a person may have said so since the
+// decision was taken.
+func (t *tx) claimable(call issuance.Call, c *issuance.Claim) (o issuance.Order, code claimedCode, barred issuance.Device, err error) {
 	o = issuance.Order{Account: c.Account}
 	var n named
 	err = t.ask(
@@ -179,7 +212,7 @@ func (t *tx) claimable(call issuance.Call, c *issuance.Claim) (o issuance.Order,
 	if err == nil && o.ID == "" {
 		err = issuance.ErrNotFound
 	}
-	return o, code, n.barred().ID != "", err
+	return o, code, n.barred(), err
 }
 
 // loseClaim makes the order invalid whose claim came too late. What is lost is kept, and returned.

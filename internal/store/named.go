@@ -1,9 +1,6 @@
 package store
 
-import (
-	"assay/internal/issuance"
-	"assay/policy"
-)
+import "assay/internal/issuance"
 
 // named is what the inventory has by the names that somebody gives one device; zero where there is nothing.
 // One device may stand there twice, because lists know different names of it.
@@ -71,7 +68,7 @@ func (n *named) device(serial string) issuance.Device {
 // none does.
 func (n *named) barred() issuance.Device {
 	for _, d := range []issuance.Device{n.row, n.bySerial, n.byUDID} {
-		if d.State == policy.Lost || d.State == policy.Retired {
+		if d.Barred() {
 			return d
 		}
 	}

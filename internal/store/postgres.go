@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"assay/internal/issuance"
+	"assay/internal/panics"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -152,7 +153,7 @@ func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) err
 	defer cancel()
 	p := beginPostgres(work, conn.Conn(), kind, d.trips)
 	t := &tx{session: p}
-	err = guarded(run, t)
+	err = panics.Caught(func() error { return run(t) })
 	failed := p.err // whatever the change made of it: nothing can be committed any more
 	if failed == nil && keeps(err) {
 		failed = p.commit()

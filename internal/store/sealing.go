@@ -182,13 +182,22 @@ func (s *Store) CheckSeals(ctx context.Context, key ed25519.PublicKey, after int
 	return faults, seals, nil
 }
 
-// UnsealedAudit counts the rows that are not sealed yet, and by how many the trail has more or fewer rows than
-// are sealed or waiting for it: nobody who writes by this program leaves such.
-func (s *Store) UnsealedAudit(ctx context.Context) (unsealed, strange int64, err error) {
+// CheckUnsealed counts the rows that no seal is over yet, and finds what no program of ours leaves behind the last
+// seal: rows that are neither sealed nor wait for it, rows that are gone, and rows whose seal was deleted.
+func (s *Store) CheckUnsealed(ctx context.Context) (unsealed int64, faults []audit.Fault, err error) {
+	var strange, lost int64
 	err = s.reads.row(ctx, `SELECT (SELECT count(*) FROM audit_unsealed),
-			abs((SELECT count(*) FROM audit) - (SELECT count(*) FROM audit_places) - (SELECT count(*) FROM audit_unsealed))`).Scan(&unsealed, &strange)
+			abs((SELECT count(*) FROM audit) - (SELECT count(*) FROM audit_places) - (SELECT count(*) FROM audit_unsealed)),
+			(SELECT count(*) FROM audit_places WHERE leaf IS NOT NULL AND seq > coalesce((SELECT max(last_seq) FROM audit_seals), 0))`).
+		Scan(&unsealed, &strange, &lost)
 	if err != nil {
-		return 0, 0, fmt.Errorf("count unsealed audit rows: %w", err)
+		return 0, nil, fmt.Errorf("check unsealed audit rows: %w", err)
 	}
-	return unsealed, strange, nil
+	if strange > 0 {
+		faults = append(faults, audit.Fault{What: fmt.Sprintf("%d rows were added or deleted by something else than this program", strange)})
+	}
+	if lost > 0 {
+		faults = append(faults, audit.Fault{What: fmt.Sprintf("seals were deleted: %d rows were sealed, and no seal is over them any more", lost)})
+	}
+	return unsealed, faults, nil
 }

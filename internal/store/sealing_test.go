@@ -70,8 +70,8 @@ func TestSealedTrailVerifies(t *testing.T) {
 		t.Errorf("sealed again: %d, %v", n, err)
 	}
 	b.Issued()
-	if unsealed, strange, err := s.UnsealedAudit(t.Context()); err != nil || unsealed == 0 || strange != 0 {
-		t.Errorf("%d unsealed, %d strange, %v", unsealed, strange, err)
+	if unsealed, faults, err := s.CheckUnsealed(t.Context()); err != nil || unsealed == 0 || len(faults) != 0 {
+		t.Errorf("%d unsealed, faults %+v, %v", unsealed, faults, err)
 	}
 	part, seals, err := s.CheckSeals(t.Context(), key.Public().(ed25519.PublicKey), 1, 1)
 	if err != nil || len(part) != 0 || len(seals) != 1 || seals[0].Number != 2 {
@@ -143,8 +143,8 @@ func TestTamperingWithTheTrailIsFound(t *testing.T) {
 	}
 	s, _, _, raw := sealed(t)
 	raw("INSERT INTO audit SELECT 'audit_false', time, action, outcome, directory, account, order_id, code, certificate, device, issuer, failed, detail, NULL FROM audit LIMIT 1")
-	if _, strange, err := s.UnsealedAudit(t.Context()); err != nil || strange != 1 {
-		t.Errorf("a row without a place: %d, %v", strange, err)
+	if _, faults, err := s.CheckUnsealed(t.Context()); err != nil || len(faults) != 1 || !strings.HasPrefix(faults[0].What, "1 rows were added") {
+		t.Errorf("a row without a place: %+v, %v", faults, err)
 	}
 	_, other, _ := ed25519.GenerateKey(rand.Reader)
 	if faults, _ := check(t, s, other); len(faults) != 3 {
@@ -153,6 +153,19 @@ func TestTamperingWithTheTrailIsFound(t *testing.T) {
 	last, _ := s.LastSeal(t.Context())
 	if _, err := audit.ParseCheckpoint(last.Checkpoint(), other.Public().(ed25519.PublicKey)); err == nil {
 		t.Error("a checkpoint by another key is good")
+	}
+}
+
+// With every seal gone there is nothing to hold rows against: the hashes that are left tell.
+func TestSealsThatWereAllDeletedAreMissed(t *testing.T) {
+	s, _, key, raw := sealed(t)
+	raw("DROP TRIGGER audit_seals_no_delete", "DELETE FROM audit_seals")
+	if faults, seals := check(t, s, key); len(faults) != 0 || len(seals) != 0 {
+		t.Errorf("faults %+v, seals %+v", faults, seals)
+	}
+	_, faults, err := s.CheckUnsealed(t.Context())
+	if err != nil || len(faults) != 1 || !strings.HasPrefix(faults[0].What, "seals were deleted: ") {
+		t.Errorf("faults %+v, %v", faults, err)
 	}
 }
 
@@ -203,7 +216,7 @@ func TestManyMaySealAtOnce(t *testing.T) {
 	if faults, _ := check(t, s, key); len(faults) != 0 {
 		t.Errorf("faults %+v", faults)
 	}
-	if unsealed, _, err := s.UnsealedAudit(t.Context()); err != nil || unsealed != 0 {
+	if unsealed, _, err := s.CheckUnsealed(t.Context()); err != nil || unsealed != 0 {
 		t.Errorf("%d unsealed, %v", unsealed, err)
 	}
 	if _, err := s.Seal(t.Context(), 99); !errors.Is(err, issuance.ErrNotFound) {

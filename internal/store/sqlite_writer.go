@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"assay/internal/issuance"
+	"assay/internal/panics"
 
 	"modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
@@ -254,7 +255,7 @@ func (w *writer) runOne(j *job, savepoint bool) error {
 		}
 	}
 	t := &tx{session: w.conn}
-	j.err = guarded(j.run, t)
+	j.err = panics.Caught(func() error { return j.run(t) }) // the engine lives on
 	j.audited = t.audited
 	if breaksTransaction(j.err) {
 		return j.err

@@ -83,7 +83,7 @@ func TestFailedChangeOfABatchLeavesTheOthersAlone(t *testing.T) {
 		spend(1),
 		spend(7),
 	)
-	for i, want := range []string{"", "wrong", "", "panic in store transaction: oh", "wrong", "FOREIGN KEY", issuance.ErrNonceUsed.Error(), ""} {
+	for i, want := range []string{"", "wrong", "", "panic: oh", "wrong", "FOREIGN KEY", issuance.ErrNonceUsed.Error(), ""} {
 		if got := errs[i]; (got == nil) != (want == "") || got != nil && !strings.Contains(got.Error(), want) {
 			t.Errorf("change %d: error %v, want %q", i, got, want)
 		}

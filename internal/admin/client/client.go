@@ -61,6 +61,9 @@ type Client struct {
 	base  string
 	http  *http.Client
 	token string
+
+	// OnPage, if not nil, is called after each page of a list that has another one behind it.
+	OnPage func()
 }
 
 // New returns a client of the server at base, such as "https://id.example.com:8443", through rt (nil:
@@ -198,6 +201,9 @@ func list[T any](ctx context.Context, c *Client, path string, query url.Values) 
 			}
 			if got.Next == "" {
 				return
+			}
+			if c.OnPage != nil {
+				c.OnPage()
 			}
 			page.Set("cursor", got.Next)
 		}

@@ -15,12 +15,13 @@ import (
 type EvidenceFilter struct {
 	Since  time.Time
 	Kind   string
-	Failed bool // only what a check refused
+	Failed bool   // only what a check refused
+	Device string // id of the device that gave it
 }
 
 // EvidenceList lists evidence, oldest first.
 func (c *Client) EvidenceList(ctx context.Context, f EvidenceFilter) iter.Seq2[admin.Evidence, error] {
-	return list[admin.Evidence](ctx, c, "/evidence", params("since", instant(f.Since), "kind", f.Kind, "failed", flag(f.Failed)))
+	return list[admin.Evidence](ctx, c, "/evidence", params("since", instant(f.Since), "kind", f.Kind, "failed", flag(f.Failed), "device", f.Device))
 }
 
 // Evidence returns everything that is kept of a piece of evidence.

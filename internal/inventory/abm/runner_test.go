@@ -6,35 +6,17 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"assay/internal/inventory/abm"
 	"assay/internal/inventory/abm/abmtest"
 	"assay/internal/issuance"
+	"assay/internal/logbook"
 	"assay/internal/store"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
-
-// buffer is a log that several goroutines use.
-type buffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
 
 // gate is a fault that holds an answer back until it is opened, and says when one waits.
 type gate struct{ waiting, open chan struct{} }
@@ -74,7 +56,7 @@ func ended(t *testing.T, r *abm.Runner) abm.Standing {
 
 func TestRunnerMakesOneSyncAtATime(t *testing.T) {
 	r := newSyncRig(t, 5)
-	log := &buffer{}
+	log := &logbook.Book{}
 	runner := abm.NewRunner(r.Syncer, time.Hour, slog.New(slog.NewTextHandler(log, nil)))
 	defer runner.Stop()
 	if s := standing(t, runner); s.Running || !s.Last.StartedAt.IsZero() || !s.NextAt.IsZero() || s.Every != time.Hour {
@@ -163,7 +145,7 @@ func TestRunnerKnowsItsDryRun(t *testing.T) {
 
 func TestRunnerSyncsWhenItIsDue(t *testing.T) {
 	r := newSyncRig(t, 2)
-	log := &buffer{}
+	log := &logbook.Book{}
 	runner := abm.NewRunner(r.Syncer, time.Hour, slog.New(slog.NewTextHandler(log, nil)))
 	defer runner.Stop()
 	listings := func() (n int) {

@@ -18,7 +18,7 @@ func (b *Bench) HeldFor(o issuance.Order, attested issuance.Device) issuance.Hol
 		Account: o.Account, Order: o.ID, Decision: b.ClaimFor(o).Decision, Attested: attested,
 		Refusal: issuance.Refusal{Problem: "unauthorized", Check: "held", Detail: "a person must approve"},
 	}
-	r.Decision.Decision.Outcome, r.Decision.Decision.ApprovalLifetime = policy.Hold, time.Hour
+	r.Decision.Decision.Outcome, r.Decision.Decision.ApprovalLifetime = policy.Hold, policy.Lifetime(time.Hour)
 	_, err := b.RefuseOrder(b.ctx(), b.Call(), r)
 	b.ok(err)
 	for _, h := range all(b, b.Holds(b.ctx(), issuance.HoldFilter{})) {

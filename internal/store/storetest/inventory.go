@@ -286,6 +286,34 @@ var inventoryTests = map[string]func(*testing.T, *Bench){
 			t.Errorf("circumstances %+v", c)
 		}
 	},
+	"ARowThatBarsAnotherDeviceByMistakeIsAConflict": func(t *testing.T, b *Bench) {
+		for _, c := range []struct {
+			listing issuance.Listing
+			kind    issuance.ConflictKind
+			said    string
+		}{
+			{issuance.Listing{Serial: "MISTYPED", UDID: heldDevice.UDID, State: policy.Retired}, issuance.SerialDiffers, heldDevice.Serial},
+			{issuance.Listing{Serial: heldDevice.Serial, UDID: "MISTYPED-UDID", State: policy.Lost}, issuance.UDIDDiffers, heldDevice.UDID},
+		} {
+			results, err := b.ImportDevices(b.ctx(), b.Operator(), issuance.Import{Source: fleetList, Listings: []issuance.Listing{c.listing}})
+			b.ok(err)
+			for range 2 { // once on record
+				code, value := b.Mint()
+				o := b.Ready(value)
+				if found := b.around(heldDevice, code).Device; found == nil || !found.Barred() {
+					t.Fatalf("decided on %+v", found)
+				}
+				r := issuance.OrderRefusal{Account: o.Account, Order: o.ID, Decision: b.ClaimFor(o).Decision, Attested: heldDevice,
+					Refusal: issuance.Refusal{Problem: "unauthorized", Check: policy.CheckDeviceState}}
+				r.Decision.Decision.Outcome, r.Decision.Device = policy.Refuse, results[0].Device
+				_, err = b.RefuseOrder(b.ctx(), b.Call(), r)
+				b.ok(err)
+			}
+			b.wantConflict(c.kind, results[0].Device, issuance.FromEvidence, c.said)
+			_, _, err = b.SetDeviceState(b.ctx(), b.Operator(), results[0].Device, 0, issuance.StateChange{State: policy.Expected})
+			b.ok(err)
+		}
+	},
 	"ADeviceThatIsBarredMeanwhileGetsNothing": func(t *testing.T, b *Bench) {
 		for name, listing := range map[string]issuance.Listing{
 			"by its serial number": {Serial: heldDevice.Serial},

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -27,6 +28,36 @@ func forever(change func(*issuance.Retention)) issuance.Retention {
 }
 
 var retentionTests = map[string]func(*testing.T, *Bench){
+	"EvidenceIsFoundByItsDevice": func(t *testing.T, b *Bench) {
+		cert := b.Issued() // attested by the device that storetest's evidence names
+		_, value := b.Mint(func(m *issuance.Mint) { m.Serial = cert.DeviceSerial })
+		failed := AnswerFor(b.Pending(value)) // only the code says whose it is
+		failed.Refusal, failed.Evidence.Failed, failed.Evidence.Facts = &issuance.Refusal{Check: "freshness"}, "freshness", nil
+		o, err := b.AnswerChallenge(b.ctx(), b.Call(), failed)
+		b.ok(err)
+		_, value = b.Mint()
+		refused := b.Ready(value) // only the decision says whose it is
+		r := issuance.OrderRefusal{Account: refused.Account, Order: refused.ID, Decision: b.ClaimFor(refused).Decision, Refusal: issuance.Refusal{Check: "score"},
+			Attested: issuance.Device{Serial: cert.DeviceSerial}}
+		r.Decision.Decision.Outcome, r.Decision.Device = policy.Refuse, cert.Device
+		_, err = b.RefuseOrder(b.ctx(), b.Call(), r)
+		b.ok(err)
+		_, value = b.Mint()
+		b.Ready(value) // nobody's yet
+		want := []issuance.EvidenceID{cert.Evidence, o.Evidence, refused.Evidence}
+		for device, want := range map[issuance.DeviceID][]issuance.EvidenceID{cert.Device: want, "dev_none": nil} {
+			var got []issuance.EvidenceID
+			for e, err := range b.EvidenceList(b.ctx(), issuance.EvidenceFilter{Device: device}) {
+				b.ok(err)
+				got = append(got, e.ID)
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("evidence of %q: %v, want %v", device, got, want)
+			}
+		}
+	},
 	"WhatIsRefusedLeavesInTwoSteps": func(t *testing.T, b *Bench) {
 		_, value := b.Mint()
 		failed := AnswerFor(b.Pending(value)) // at the challenge

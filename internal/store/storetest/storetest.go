@@ -46,6 +46,7 @@ type Store interface {
 	AnswerChallenge(context.Context, issuance.Call, issuance.Answer) (issuance.Order, error)
 	DeactivateAuthorization(context.Context, issuance.Call, issuance.AccountID, issuance.OrderID) (issuance.Order, error)
 	Evidence(context.Context, issuance.EvidenceID) (issuance.Evidence, error)
+	EvidenceList(context.Context, issuance.EvidenceFilter) iter.Seq2[issuance.EvidenceLine, error]
 
 	RejectCSR(context.Context, issuance.Call, issuance.CSRRejection) (issuance.Order, error)
 	RefuseOrder(context.Context, issuance.Call, issuance.OrderRefusal) (issuance.Order, error)
@@ -113,6 +114,7 @@ type Store interface {
 	Lease(ctx context.Context, now time.Time, name, holder string, lifetime time.Duration) (bool, error)
 	ReleaseLeases(ctx context.Context, holder string) error
 	CleanUp(context.Context, time.Time) (store.Cleaned, error)
+	DoubtClock(context.Context, time.Time) (time.Time, bool, error)
 	MarkRestored(context.Context, issuance.Call, store.Restoring) (store.Ended, error)
 	ApplyRetention(context.Context, time.Time, issuance.Retention) (issuance.Removed, error)
 	Audit(context.Context, audit.Filter) iter.Seq2[audit.Row, error]

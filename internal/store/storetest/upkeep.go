@@ -29,6 +29,39 @@ var upkeepTests = map[string]func(*testing.T, *Bench){
 		_, err = b.DocumentByPath(b.ctx(), pathHash("p"), b.Now)
 		b.ok(err)
 	},
+	"AClockThatIsFarAheadIsDoubtedForADay": func(t *testing.T, b *Bench) {
+		doubtful := func(at time.Time) bool {
+			t.Helper()
+			_, doubtful, err := b.DoubtClock(b.ctx(), at)
+			b.ok(err)
+			return doubtful
+		}
+		if doubtful(b.Now.Add(-day)) {
+			t.Error("a clock before everything is doubted: it removes nothing")
+		}
+		b.Mint()
+		begin := b.Now
+		if doubtful(begin.Add(7*day - time.Hour)) {
+			t.Error("silence of a week less an hour is doubted")
+		}
+		ahead := begin.Add(40 * day)
+		silent, yes, err := b.DoubtClock(b.ctx(), ahead)
+		b.ok(err)
+		if !yes || !silent.Equal(begin.Truncate(time.Millisecond)) && !silent.Equal(begin) {
+			t.Errorf("40 days ahead: doubted %t, silent since %v, want %v", yes, silent, begin)
+		}
+		b.Now = ahead
+		b.Mint() // what is written now proves nothing yet
+		if !doubtful(ahead.Add(time.Minute)) || !doubtful(ahead.Add(day)) {
+			t.Error("a clock is believed for what was written by itself")
+		}
+		if doubtful(ahead.Add(day + time.Minute)) {
+			t.Error("after a day the clock is still doubted")
+		}
+		if doubtful(begin.Add(day + time.Minute)) {
+			t.Error("the clock that was set right is doubted")
+		}
+	},
 	"CleanUpRemovesWhatIsOver": func(t *testing.T, b *Bench) {
 		for range 300 { // more than one batch
 			b.ok(b.SpendNonce(b.ctx(), b.Call().Nonce))
