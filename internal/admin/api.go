@@ -19,6 +19,7 @@ import (
 	"assay/attest"
 	"assay/internal/delivery"
 	"assay/internal/issuance"
+	"assay/internal/tracing"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -143,6 +144,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 	out.Header().Set("Cache-Control", "no-store")
 	out.Header().Set("X-Content-Type-Options", "nosniff")
 	method, route := "none", "none"
+	var span tracing.Span // of requests that a route fits
 	defer func() {
 		if failed := recover(); failed != nil {
 			p := refuse(http.StatusInternalServerError, internalCheck, internalDetail)
@@ -154,9 +156,12 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 		}
 		a.config.Metrics.answered(method, route, out.status)
 		a.account(r, u, route, out.status)
+		span.Set(tracing.Check, u.check)
+		span.Answered(out.status)
 	}()
 	if _, pattern := a.mux.Handler(r); pattern != "" && path.Clean(r.URL.Path) == r.URL.Path {
 		method, route, _ = strings.Cut(pattern, " ")
+		r, span = tracing.Request(r, pattern)
 		a.mux.ServeHTTP(out, r)
 		return
 	}
