@@ -90,7 +90,7 @@ func (r *recorder) spans() map[string]tracetest.SpanStub {
 func attributes(s tracetest.SpanStub) map[Key]string {
 	all := map[Key]string{}
 	for _, a := range s.Attributes {
-		all[Key(a.Key)] = a.Value.Emit()
+		all[Key(a.Key)] = a.Value.String()
 	}
 	return all
 }
@@ -267,6 +267,24 @@ func TestSilentCollectorCostsSpansOnly(t *testing.T) {
 	}
 	if text := log.String(); strings.Count(text, "spans of traces were lost") != 2 || !strings.Contains(text, "spans=1 ") {
 		t.Errorf("the log is\n%s", text)
+	}
+}
+
+func TestWhatWasGivenUpIsCountedOnce(t *testing.T) {
+	metrics, log := NewMetrics(), &logged{}
+	q := newQueue(&kept{}, metrics, log.logger())
+	q.waiting.Store(2)
+	q.giveUp()
+	if err := (*sender)(q).ExportSpans(t.Context(), tracetest.SpanStubs{{}, {}}.Snapshots()); err != nil {
+		t.Fatal(err)
+	}
+	for result, want := range map[string]float64{resultDropped: 2, resultSent: 0, resultFailed: 0} {
+		if got := testutil.ToFloat64(metrics.Spans.WithLabelValues(result)); got != want {
+			t.Errorf("%v %s, want %v", got, result, want)
+		}
+	}
+	if err := q.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
