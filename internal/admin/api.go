@@ -20,6 +20,7 @@ import (
 	"assay/internal/delivery"
 	"assay/internal/issuance"
 	"assay/internal/panics"
+	"assay/internal/tracing"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -144,9 +145,11 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 	out.Header().Set("Cache-Control", "no-store")
 	out.Header().Set("X-Content-Type-Options", "nosniff")
 	method, route := "none", "none"
+	var span tracing.Span // of requests that a route fits
 	err := panics.Caught(func() error {
 		if _, pattern := a.mux.Handler(r); pattern != "" && path.Clean(r.URL.Path) == r.URL.Path {
 			method, route, _ = strings.Cut(pattern, " ")
+			r, span = tracing.Request(r, pattern)
 			a.mux.ServeHTTP(out, r)
 			return nil
 		}
@@ -165,6 +168,8 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 	}
 	a.config.Metrics.answered(method, route, out.status)
 	a.account(r, u, route, out.status)
+	span.Set(tracing.Check, u.check)
+	span.Answered(out.status)
 }
 
 // noRoute says why no route fits: the path is unknown, or the method is not for it.

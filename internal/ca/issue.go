@@ -15,6 +15,8 @@ import (
 	"math/big"
 	"time"
 
+	"assay/internal/tracing"
+
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -36,6 +38,8 @@ type IssueInput struct {
 // Issue signs a certificate and returns its DER. The caller has recorded the serial before, so that
 // no certificate exists without a row. The signature is verified before the certificate is returned.
 func (i *Issuer) Issue(ctx context.Context, in IssueInput) (der []byte, err error) {
+	ctx, span := tracing.Start(ctx, "sign certificate")
+	defer span.End(&err)
 	if err := i.check(in); err != nil {
 		return nil, fmt.Errorf("issue certificate: %w", err)
 	}

@@ -51,6 +51,9 @@ type Config struct {
 	// Pprof serves profiles of the process under /debug/pprof of the metrics listener, which must then be on
 	// loopback: profiles show what is in memory.
 	Pprof bool `yaml:"pprof,omitempty"`
+	// Tracing sends OpenTelemetry traces of what the server does to the collector that OTEL_EXPORTER_OTLP_ENDPOINT
+	// of the environment names. The program must be built for it. Default: false.
+	Tracing bool `yaml:"tracing,omitempty"`
 	// ShutdownDelay is how long the server goes on serving once it is told to stop, while /readyz says so.
 	// Default: not at all; at most 60s.
 	ShutdownDelay time.Duration `yaml:"shutdownDelay,omitempty"`

@@ -22,6 +22,7 @@ import (
 	"assay/internal/inventory/abm"
 	"assay/internal/limits"
 	"assay/internal/server"
+	"assay/internal/tracing"
 )
 
 // deliveries gives devices their credentials and brings their declarations to the MDM.
@@ -64,7 +65,7 @@ func (i *Installation) newDeliveries(templates *delivery.Templates, baseURL, mdm
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("push.kmfddm.keyFile: %w", err)}
 	}
-	pusher, err := kmfddm.New(kmfddm.Options{URL: k.URL, Key: strings.TrimSpace(string(key)), PlainHTTP: k.PlainHTTP})
+	pusher, err := kmfddm.New(kmfddm.Options{URL: k.URL, Key: strings.TrimSpace(string(key)), PlainHTTP: k.PlainHTTP, Transport: tracing.Transport("kmfddm", nil)})
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("push.kmfddm: %w", err)}
 	}
@@ -222,7 +223,8 @@ func (i *Installation) mdmHandler(metrics *delivery.Metrics, gate *limits.Gate, 
 		return nil, &ConfigError{fmt.Errorf("mdm.trustedProxies: %w", err)}
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /credential/{secret}", gate.Guard(limits.Reads, proxies.Client, delivery.MDMHandler(i.Store, identity, log, i.now, metrics)))
+	documents := delivery.MDMHandler(i.Store, identity, log, i.now, metrics)
+	mux.Handle("GET /credential/{secret}", tracing.Handler(gate.Guard(limits.Reads, proxies.Client, documents)))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux, nil
 }

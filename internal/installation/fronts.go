@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"assay/internal/tracing"
+
 	"golang.org/x/net/netutil"
 )
 
@@ -80,6 +82,7 @@ type fronts struct {
 	limits   connectionLimits
 	log      *slog.Logger
 	measures *measures
+	tracer   *tracing.Tracer // nil: requests are not traced
 	all      []*front
 	done     chan error // one per front that is being served
 }
@@ -107,8 +110,9 @@ func (f *fronts) serve() <-chan error {
 			Handler: one.busy.handler(one.handler), TLSConfig: one.tls,
 			ReadHeaderTimeout: f.limits.header, ReadTimeout: f.limits.read, WriteTimeout: f.limits.write,
 			IdleTimeout: f.limits.idle, MaxHeaderBytes: f.limits.maxHeaderBytes,
-			HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: f.limits.streams},
-			ErrorLog: f.measures.errorLog(one.name, f.log),
+			HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: f.limits.streams},
+			BaseContext: func(net.Listener) context.Context { return f.tracer.Context(context.Background()) },
+			ErrorLog:    f.measures.errorLog(one.name, f.log),
 			ConnState: func(c net.Conn, state http.ConnState) {
 				count(c, state)
 				one.busy.note(c, state)

@@ -9,6 +9,7 @@ import (
 	"assay/internal/files"
 	"assay/internal/inventory/abm"
 	"assay/internal/lifetime"
+	"assay/internal/tracing"
 )
 
 // How often the inventory may be synced: every listing costs Apple's service a request for each thousand
@@ -101,6 +102,7 @@ func (i *Installation) newSyncs(log *slog.Logger) (*abm.Runner, error) {
 	}
 	client, err := abm.New(abm.Config{
 		API: a.API, ClientID: a.ClientID, KeyID: a.KeyID, Key: key, URL: a.URL, TokenURL: a.TokenURL, Now: i.now,
+		Transport: tracing.Transport("apple", nil),
 	})
 	if err != nil {
 		return nil, &ConfigError{err}

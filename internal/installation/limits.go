@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"assay/internal/limits"
+	"assay/internal/tracing"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -96,5 +97,11 @@ func (i *Installation) revealed(acme http.Handler) (http.Handler, error) {
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("trustedProxies: %w", err)}
 	}
-	return proxies.Reveal(acme), nil
+	revealed := proxies.Reveal(acme)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if proxies.Forwards(r) {
+			r = r.WithContext(tracing.Behind(r.Context(), r.Header))
+		}
+		revealed.ServeHTTP(w, r)
+	}), nil
 }

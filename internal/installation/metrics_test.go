@@ -20,6 +20,7 @@ import (
 	"assay/internal/inventory/abm"
 	"assay/internal/manual"
 	"assay/internal/opinion"
+	"assay/internal/tracing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -42,6 +43,7 @@ func allMetrics(t *testing.T) map[string]metric {
 	m := opened(t, dir).newMeasures(slog.New(slog.DiscardHandler))
 	m.add(opinion.NewMetrics().Collectors()...)
 	m.add(abm.NewMetrics().Collectors()...)
+	m.add(tracing.NewMetrics().Collectors()...)
 	known := map[string]metric{}
 	description := regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "([^"]*)", unit: "[^"]*", constLabels: \{\}, variableLabels: \{([^}]*)\}\}$`)
 	for _, collector := range m.all {

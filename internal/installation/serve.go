@@ -22,6 +22,7 @@ import (
 	"assay/internal/inventory/abm"
 	"assay/internal/issuance"
 	"assay/internal/server"
+	"assay/internal/tracing"
 	"assay/policy"
 
 	"golang.org/x/sys/unix"
@@ -84,7 +85,13 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		listen = i.Config.Listen
 	}
 	measures := i.newMeasures(o.Log)
-	fronts := &fronts{limits: i.limits, log: o.Log, measures: measures}
+	tracer, err := i.newTracer(ctx, measures, o.Log)
+	if err != nil {
+		return err
+	}
+	defer tracer.Close(context.WithoutCancel(ctx))
+	o.Log = tracer.Logger(o.Log)
+	fronts := &fronts{limits: i.limits, log: o.Log, measures: measures, tracer: tracer}
 	defer func() { err = errors.Join(err, fronts.close()) }()
 	running := &Running{Directories: map[string]string{}}
 	if err := i.openFronts(fronts, listen, running); err != nil {
@@ -211,7 +218,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	for _, w := range running.Warnings {
 		o.Log.Warn(w)
 	}
-	periodic, stopPeriodic := context.WithCancel(ctx)
+	periodic, stopPeriodic := context.WithCancel(fronts.tracer.Context(ctx))
 	turns := i.newTurns(o.Log)
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, turns, o.Log) })
@@ -336,7 +343,7 @@ func everyMinute(ctx context.Context, log *slog.Logger, what string, work func(c
 	ticker := time.NewTicker(upkeepInterval)
 	defer ticker.Stop()
 	for {
-		if err := work(ctx); err != nil && ctx.Err() == nil {
+		if err := traced(ctx, what, work); err != nil && ctx.Err() == nil {
 			log.Error(what, "error", err)
 		}
 		select {
@@ -345,6 +352,27 @@ func everyMinute(ctx context.Context, log *slog.Logger, what string, work func(c
 		case <-ticker.C:
 		}
 	}
+}
+
+// traced does some work in a trace of its own.
+func traced(ctx context.Context, what string, work func(context.Context) error) (err error) {
+	ctx, span := tracing.Work(ctx, what)
+	defer span.End(&err)
+	return work(ctx)
+}
+
+// newTracer makes what traces requests and periodic work; nil where nothing is to be traced.
+func (i *Installation) newTracer(ctx context.Context, measures *measures, log *slog.Logger) (*tracing.Tracer, error) {
+	if !i.Config.Tracing {
+		return nil, nil
+	}
+	metrics := tracing.NewMetrics()
+	tracer, err := tracing.Open(ctx, tracing.Options{Version: version(), Log: log, Metrics: metrics})
+	if err != nil {
+		return nil, &ConfigError{fmt.Errorf("tracing: %w", err)}
+	}
+	measures.add(metrics.Collectors()...)
+	return tracer, nil
 }
 
 func (i *Installation) undoDeadClaims(ctx context.Context, before time.Time, log *slog.Logger) error {

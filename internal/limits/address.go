@@ -122,6 +122,12 @@ func (p Proxies) Client(r *http.Request) string {
 	return at.String()
 }
 
+// Forwards reports whether a request comes from a trusted proxy.
+func (p Proxies) Forwards(r *http.Request) bool {
+	at, err := parseAddress(r.RemoteAddr)
+	return err == nil && p.trusts(at)
+}
+
 // Reveal is a handler for which each request comes from its client's address, not the proxy's.
 func (p Proxies) Reveal(next http.Handler) http.Handler {
 	if len(p.trusted) == 0 {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"assay/internal/tracing"
 )
 
 // MaxWait is how long a request over its limit waits for its turn, at most.
@@ -131,7 +133,7 @@ func (g *Gate) wait(ctx context.Context, taken []reservation, slowest reservatio
 	}
 	defer g.waiting.Add(-1)
 	g.o.Metrics.count(t.kind.Name, resultDelayed)
-	if err := g.o.Sleep(ctx, slowest.wait); err != nil {
+	if err := g.sleep(ctx, slowest.wait); err != nil {
 		giveBack(taken, g.o.Now())
 		g.o.Metrics.count(t.kind.Name, resultLeft)
 		return &Refused{Limit: t.kind.Name, Check: t.kind.Check, RetryAfter: time.Second, Left: true}
@@ -157,9 +159,16 @@ func (g *Gate) refuse(ctx context.Context, r reservation, now time.Time) error {
 // of the waiting room is for those: the rest is for requests whose turn comes.
 func (g *Gate) linger(ctx context.Context) {
 	if g.waiting.Add(1) <= int64(g.o.Waiting/2) {
-		_ = g.o.Sleep(ctx, MaxWait) // it is refused, whether or not the client stays
+		_ = g.sleep(ctx, MaxWait) // it is refused, whether or not the client stays
 	}
 	g.waiting.Add(-1)
+}
+
+// sleep waits, and shows it in the request's trace.
+func (g *Gate) sleep(ctx context.Context, d time.Duration) error {
+	ctx, span := tracing.Start(ctx, "wait for rate limit")
+	defer span.End(nil)
+	return g.o.Sleep(ctx, d)
 }
 
 // Guard is a handler that limits another's requests by address, and refuses in plain text. address tells who

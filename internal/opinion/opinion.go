@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"assay/internal/tracing"
 	"assay/policy"
 )
 
@@ -167,14 +168,14 @@ func newHTTPClient(o Options) *http.Client {
 		config.Certificates = []tls.Certificate{*o.Certificate}
 	}
 	return &http.Client{
-		Transport: &http.Transport{
+		Transport: tracing.Transport("opinion", &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true,
 			// The transport dials on when a request gave up, for the next one: so that has its own ends.
 			DialContext: (&net.Dialer{Timeout: o.Timeout}).DialContext, TLSHandshakeTimeout: o.Timeout,
 			MaxConnsPerHost: maxConcurrent, MaxIdleConnsPerHost: maxConcurrent, IdleConnTimeout: keptIdle,
 			MaxResponseHeaderBytes: maxAnswerHeader,
 			DisableCompression:     true, // the limit on an answer counts what was sent
-		},
+		}),
 		// What is known of a device goes to the configured service and nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

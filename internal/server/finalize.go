@@ -20,6 +20,7 @@ import (
 	"assay/internal/base64url"
 	"assay/internal/ca"
 	"assay/internal/issuance"
+	"assay/internal/tracing"
 	"assay/policy"
 )
 
@@ -136,7 +137,9 @@ func withoutCode(request *csr.Request, identifier issuance.Identifier) *csr.Requ
 
 // decide gathers what is known around the request into the input, and lets the directory's policy
 // decide. It is the same policy throughout, whatever takes over meanwhile.
-func (s *Server) decide(ctx context.Context, r *request, in *policy.Input, order issuance.Order, code issuance.Code) (policy.Decision, error) {
+func (s *Server) decide(ctx context.Context, r *request, in *policy.Input, order issuance.Order, code issuance.Code) (decision policy.Decision, err error) {
+	ctx, span := tracing.Start(ctx, "decide")
+	defer span.End(&err)
 	now := r.dir.Policy()
 	if err := s.policies.keep(ctx, s.Store, r, now); err != nil {
 		return policy.Decision{}, err
@@ -160,7 +163,10 @@ func (s *Server) decide(ctx context.Context, r *request, in *policy.Input, order
 	if now.UsesOpinion() && s.Opinion != nil && now.Barred(*in) == nil {
 		in.Opinion = s.Opinion(ctx, *in)
 	}
-	return now.Decide(ctx, *in), nil
+	decision = now.Decide(ctx, *in)
+	span.Set(tracing.Evidence, string(in.Evidence))
+	span.Set(tracing.Outcome, string(decision.Outcome))
+	return decision, nil
 }
 
 // preparedClaim is a claim with the serial in the form that signing takes.
@@ -316,6 +322,7 @@ func accountKey(account, certified any) bool {
 }
 
 func (s *Server) logIssued(ctx context.Context, r *request, c issuance.Certificate, d policy.Decision) {
+	tracing.Current(ctx).Set(tracing.Certificate, string(c.ID))
 	s.Log.InfoContext(ctx, "issued", "directory", r.dir.Name, "device", r.device, "certificate", c.ID, "serial", c.Serial,
 		"code", c.Code, "verified", d.Verified, "standIn", d.StandIn, "notAfter", c.NotAfter.UTC().Format(time.RFC3339))
 }

@@ -37,7 +37,7 @@ func (s *Server) unsigned(handle http.HandlerFunc) http.HandlerFunc {
 		if dir := s.Directories[r.PathValue("dir")]; dir != nil {
 			name = dir.Name
 		}
-		s.Metrics.refused(name, p)
+		s.refused(r.Context(), name, p)
 		s.strangers.count(p.Check)
 		s.writeProblem(r.Context(), w, nil, p)
 	}

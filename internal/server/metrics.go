@@ -7,6 +7,7 @@ import (
 
 	"assay/acme"
 	"assay/attest"
+	"assay/internal/tracing"
 	"assay/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -140,9 +141,11 @@ func (s *Server) measured(name string, handle http.HandlerFunc) http.HandlerFunc
 	handle = s.unsigned(handle)
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := s.Now()
+		r, span := tracing.Request(r, r.Pattern)
 		out := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		handle(out, r)
 		step.answered(out.status, s.Now().Sub(began))
+		span.Answered(out.status)
 	}
 }
 

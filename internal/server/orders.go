@@ -14,6 +14,7 @@ import (
 	"assay/attest"
 	"assay/deviceid"
 	"assay/internal/issuance"
+	"assay/internal/tracing"
 	"assay/policy"
 )
 
@@ -174,7 +175,7 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 		answer.Evidence = issuance.Evidence{Kind: attest.Attested, Format: response.Format, Object: response.Object,
 			DeviceError: response.DeviceError, Failed: refusal.Check}
 		answer.Refusal = badAttestation(refusal.Check, refusal.Detail)
-	} else if err := s.weigh(r, order, in, response, &answer); err != nil {
+	} else if err := s.weigh(ctx, r, order, in, response, &answer); err != nil {
 		return nil, err
 	}
 	if over := s.admitEvidence(r, order, answer); over != nil {
@@ -195,7 +196,7 @@ func (s *Server) challenge(ctx context.Context, r *request) (*reply, error) {
 }
 
 // weigh verifies a response's evidence and judges it, and fills the answer in.
-func (s *Server) weigh(r *request, order issuance.Order, in policy.Input, response *attest.Response, answer *issuance.Answer) error {
+func (s *Server) weigh(ctx context.Context, r *request, order issuance.Order, in policy.Input, response *attest.Response, answer *issuance.Answer) error {
 	keyAuthorization, err := acme.KeyAuthorization(order.Challenge.Token, r.key)
 	if err != nil {
 		return err
@@ -205,7 +206,7 @@ func (s *Server) weigh(r *request, order issuance.Order, in policy.Input, respon
 		DeviceError: response.DeviceError, KeyAuth: keyAuthorization,
 	}
 	if response.Kind == attest.Attested {
-		facts, err := s.Verifier.Verify(response.Format, response.Statement, attest.Params{
+		facts, err := s.prove(ctx, response, attest.Params{
 			Token: order.Challenge.Token, KeyAuthorization: keyAuthorization,
 			Roots: r.dir.Roots[response.Format], Now: r.call.Now,
 		})
@@ -224,6 +225,17 @@ func (s *Server) weigh(r *request, order issuance.Order, in policy.Input, respon
 		answer.Refusal = badAttestation(failed.Check, failed.Detail)
 	}
 	return nil
+}
+
+// prove verifies an attestation. A refusal is no failure of ours: the trace names its check.
+func (s *Server) prove(ctx context.Context, response *attest.Response, p attest.Params) (*attest.Facts, error) {
+	_, span := tracing.Start(ctx, "verify attestation")
+	defer span.End(nil)
+	facts, err := s.Verifier.Verify(response.Format, response.Statement, p)
+	if refusal, ok := errors.AsType[*attest.Refusal](err); ok {
+		span.Set(tracing.Check, refusal.Check)
+	}
+	return facts, err
 }
 
 func (s *Server) challengeReply(r *request, order issuance.Order) *reply {

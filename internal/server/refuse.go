@@ -12,6 +12,7 @@ import (
 	"assay/acme"
 	"assay/internal/issuance"
 	"assay/internal/limits"
+	"assay/internal/tracing"
 	"assay/policy"
 )
 
@@ -22,7 +23,7 @@ func (s *Server) refuse(ctx context.Context, dir *Directory, hr *http.Request, r
 	if internal {
 		return s.internal(ctx, err)
 	}
-	s.Metrics.refused(dir.Name, problem)
+	s.refused(ctx, dir.Name, problem)
 	if _, over := errors.AsType[*limits.Refused](err); over { // a flood writes nothing, and the gate logs what it refuses
 		s.strangers.count(problem.Check)
 		return problem
@@ -94,9 +95,17 @@ func (s *Server) logRefusal(ctx context.Context, dir *Directory, hr *http.Reques
 // internal logs the whole chain of an unexpected error and tells the client nothing of it.
 func (s *Server) internal(ctx context.Context, err error) *acme.Problem {
 	p := acme.NewProblem(acme.ServerInternal, "internal", "the server could not do this; its log says why")
-	s.Metrics.refused("", p)
+	s.refused(ctx, "", p)
 	s.Log.LogAttrs(ctx, slog.LevelError, "internal error", slog.String("error", err.Error()))
 	return p
+}
+
+// refused counts a refusal, and names it in the request's trace.
+func (s *Server) refused(ctx context.Context, directory string, p *acme.Problem) {
+	s.Metrics.refused(directory, p)
+	span := tracing.Current(ctx)
+	span.Set(tracing.Problem, p.Kind())
+	span.Set(tracing.Check, p.Check)
 }
 
 // recordedRefusal is a refusal whose state change already spent the nonce and wrote the audit row.

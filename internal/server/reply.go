@@ -59,7 +59,7 @@ func (s *Server) writeProblem(ctx context.Context, w http.ResponseWriter, dir *D
 // noDirectory refuses a request to a directory that there is not.
 func (s *Server) noDirectory(ctx context.Context, w http.ResponseWriter) (status int) {
 	p := notFound("directory")
-	s.Metrics.refused("", p)
+	s.refused(ctx, "", p)
 	return s.writeProblem(ctx, w, nil, p)
 }
 

@@ -13,6 +13,7 @@ import (
 	"assay/acme"
 	"assay/internal/issuance"
 	"assay/internal/panics"
+	"assay/internal/tracing"
 	"assay/policy"
 
 	"github.com/go-jose/go-jose/v4"
@@ -69,28 +70,46 @@ func (s *Server) signed(name string, by signer, handle func(context.Context, *re
 	step := s.Metrics.step(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 		began := s.Now()
+		hr, span := tracing.Request(hr, hr.Pattern)
 		// A cut connection must not leave a step half done: what was begun is finished.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(hr.Context()), requestTimeout)
 		defer cancel()
-		dir, ok := s.Directories[hr.PathValue("dir")]
-		if !ok {
-			step.answered(s.noDirectory(ctx, w), s.Now().Sub(began))
-			return
-		}
-		var r *request
-		var out *reply
-		err := panics.Caught(func() (err error) {
-			if r, err = s.authenticate(ctx, w, hr, dir, name, by); err == nil {
-				out, err = handle(ctx, r)
-			}
-			return err
-		})
-		if err != nil {
-			step.answered(s.writeProblem(ctx, w, dir, s.refuse(ctx, dir, hr, r, err)), s.Now().Sub(began))
-			return
-		}
-		step.answered(s.writeReply(ctx, w, dir, out), s.Now().Sub(began))
+		status := s.answer(ctx, w, hr, name, by, handle)
+		step.answered(status, s.Now().Sub(began))
+		span.Answered(status)
 	})
+}
+
+// answer admits a signed request, lets its handler answer it, and returns the status.
+func (s *Server) answer(ctx context.Context, w http.ResponseWriter, hr *http.Request, name string, by signer, handle func(context.Context, *request) (*reply, error)) int {
+	dir, ok := s.Directories[hr.PathValue("dir")]
+	if !ok {
+		return s.noDirectory(ctx, w)
+	}
+	var r *request
+	var out *reply
+	err := panics.Caught(func() (err error) {
+		if r, err = s.authenticate(ctx, w, hr, dir, name, by); err == nil {
+			out, err = handle(ctx, r)
+		}
+		return err
+	})
+	describe(ctx, dir, r)
+	if err != nil {
+		return s.writeProblem(ctx, w, dir, s.refuse(ctx, dir, hr, r, err))
+	}
+	return s.writeReply(ctx, w, dir, out)
+}
+
+// describe says in the trace what a request was about: ids of rows that were found, never what the client wrote. r
+// is nil where its signature did not hold.
+func describe(ctx context.Context, dir *Directory, r *request) {
+	span := tracing.Current(ctx)
+	span.Set(tracing.Directory, dir.Name)
+	if r != nil {
+		span.Set(tracing.Order, string(r.order.ID))
+		span.Set(tracing.Certificate, string(r.certificate))
+	}
 }
 
 // authenticate reads, parses, admits and verifies a signed request. On error the request is nil unless its

@@ -25,6 +25,7 @@ import (
 	"assay/internal/ca"
 	"assay/internal/issuance"
 	"assay/internal/limits"
+	"assay/internal/tracing"
 	"assay/policy"
 )
 
@@ -176,14 +177,15 @@ func (s *Server) routes() http.Handler {
 		{"revoke-cert", "revoke-cert", byEither, s.revokeCert},
 	} {
 		mux.Handle("POST /acme/{dir}/"+route.path, s.signed(route.step, route.by, route.handle))
-		mux.HandleFunc("/acme/{dir}/"+route.path, s.unsigned(s.methodNotAllowed))
+		mux.Handle("/acme/{dir}/"+route.path, tracing.Handler(s.unsigned(s.methodNotAllowed)))
 	}
 
 	mux.HandleFunc("GET /crl/{issuer}/{shard}", s.measured("crl", s.crl))
 	mux.HandleFunc("GET /issuer/{issuer}", s.measured("issuer", s.issuerCertificate))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	if s.Documents != nil {
-		mux.Handle("GET /credential/{secret}", s.Limits.Guard(limits.Reads, func(r *http.Request) string { return r.RemoteAddr }, s.Documents))
+		address := func(r *http.Request) string { return r.RemoteAddr }
+		mux.Handle("GET /credential/{secret}", tracing.Handler(s.Limits.Guard(limits.Reads, address, s.Documents)))
 	}
 	return mux
 }
@@ -198,7 +200,7 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	if dir != nil {
 		name = dir.Name
 	}
-	s.Metrics.refused(name, p)
+	s.refused(r.Context(), name, p)
 	s.writeProblem(r.Context(), w, dir, p)
 }
 

@@ -175,8 +175,11 @@ func (s *Store) noteStep(ctx context.Context, call issuance.Call, what string, f
 	return s.transaction(ctx, changeRelaxed|changeByRow, call, what, fn)
 }
 
-func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.Call, what string, fn func(*tx) error) error {
-	err := s.db.do(ctx, kind, func(t *tx) error {
+func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.Call, what string, fn func(*tx) error) (err error) {
+	ctx, span := s.traced(ctx, what)
+	defer span.End(&err)
+	err = s.db.do(ctx, kind, func(t *tx) error {
+		span.Event("begun") // once a try
 		if err := t.spend(call.Nonce); err != nil {
 			return err
 		}

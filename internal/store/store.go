@@ -40,7 +40,8 @@ type Options struct {
 // the same database open; on SQLite, as long as only one of them changes accounts: the server.
 type Store struct {
 	db       engine
-	reads    querier // the same
+	reads    querier // the same, traced
+	system   string  // which database it is, for traces
 	metrics  *metrics
 	accounts knownAccounts
 	seal     *sealer
@@ -107,8 +108,9 @@ func open(ctx context.Context, location string, o Options, schema fs.FS) (*Store
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", Redacted(location), err)
 	}
-	s := &Store{seal: seal, random: seal.random, metrics: newMetrics()}
+	s := &Store{seal: seal, random: seal.random, metrics: newMetrics(), system: "sqlite"}
 	if IsPostgres(location) {
+		s.system = "postgresql"
 		s.db, err = openPostgres(ctx, location, schema, s.metrics, o.Now)
 	} else {
 		s.db, err = openSQLite(ctx, location, schema, s.metrics, o.Now)
@@ -116,7 +118,7 @@ func open(ctx context.Context, location string, o Options, schema fs.FS) (*Store
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", Redacted(location), err)
 	}
-	s.reads = s.db
+	s.reads = tracedReads{s.db, s}
 	return s, nil
 }
 
