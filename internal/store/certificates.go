@@ -83,9 +83,13 @@ func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id i
 	}
 	var collected issuance.Certificate
 	err = s.transaction(ctx, kind, call, what, func(t *tx) error {
-		c, err := scanCertificate(t.locked(certificateByID, string(id)))
-		if errors.Is(err, issuance.ErrNotFound) {
-			return keep(err)
+		var c issuance.Certificate
+		err := t.ask(locking(func(row scanner) (err error) {
+			c, err = scanCertificate(row)
+			return err
+		}, certificateByID, string(id)))
+		if err = notFound(err); errors.Is(err, issuance.ErrNotFound) || err == nil && c.ID == "" {
+			return keep(issuance.ErrNotFound)
 		}
 		if err != nil {
 			return err
@@ -101,7 +105,7 @@ func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id i
 			return nil
 		}
 		collected.CollectedAt = timeOf(stamp(call.Now))
-		err = t.must(issuance.ErrConflict, `UPDATE certificates SET collected_at = ? WHERE id = ? AND collected_at = 0`, stamp(call.Now), string(id))
+		err = t.must(errNotAsRead("certificate"), `UPDATE certificates SET collected_at = ? WHERE id = ? AND collected_at = 0`, stamp(call.Now), string(id))
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 // to it and to the key before, and a person's approval.
 func (s *Store) Circumstances(ctx context.Context, now time.Time, subject issuance.Subject) (issuance.Circumstances, error) {
 	var c issuance.Circumstances
-	var n named
+	var n namesakes
 	err := s.reads.ask(ctx, n.byNames(subject.CodeDevice, subject.Serial, subject.UDID))
 	device := subjectDevice(&n, subject)
 	if device.ID != "" {
@@ -30,18 +30,18 @@ func (s *Store) Circumstances(ctx context.Context, now time.Time, subject issuan
 
 // subjectDevice is the attested device, else the one that the code is bound to; zero if no row is
 // about it. A row that bars the request comes before both.
-func subjectDevice(n *named, subject issuance.Subject) issuance.Device {
+func subjectDevice(n *namesakes, subject issuance.Subject) issuance.Device {
 	if barred := n.barred(); barred.ID != "" {
 		return barred
 	}
 	if subject.Attested() {
 		return n.device(subject.Serial)
 	}
-	return n.row
+	return n.bound
 }
 
-// contestDevices makes sure that nobody bars or describes the device of a claim differently, whatever it is named
-// by, until the transaction ends.
+// contestDevices makes sure that nobody bars or describes the device of a claim differently, by whatever row there
+// is of it, until the transaction ends. For rows that come after it there are the locks of namesakes.byClaim.
 func (t *tx) contestDevices(claimed issuance.CertificateID, serial, udid string) error {
 	return t.contest(`UPDATE devices SET revision = revision WHERE id = `+boundRow+` OR serial = ?2 AND serial <> '' OR udid_key = ?3 AND udid_key <> ''`,
 		string(claimed), serial, udidKey(udid))

@@ -86,14 +86,14 @@ func (s *Store) Device(ctx context.Context, id issuance.DeviceID) (issuance.Devi
 // DeviceLike finds a device by its serial (compared exactly), else by its UDID (compared without
 // case): the one that a code with this serial and UDID would be bound to.
 func (s *Store) DeviceLike(ctx context.Context, serial, udid string) (issuance.Device, error) {
-	var n named
+	var n namesakes
 	err := s.reads.ask(ctx, n.byNames("", serial, udid))
 	found := n.device(serial)
 	if err == nil && found.ID == "" {
 		err = issuance.ErrNotFound
 	}
 	if err != nil {
-		return issuance.Device{}, fmt.Errorf("find device: %w", err)
+		return issuance.Device{}, fmt.Errorf("find device: %w", notFound(err))
 	}
 	return found, nil
 }

@@ -43,8 +43,7 @@ type engine interface {
 type querier interface {
 	row(ctx context.Context, query string, args ...any) scanner // at most one row
 	rows(ctx context.Context, each func(scanner) error, query string, args ...any) error
-	// ask reads several statements, one after the other; a database elsewhere is waited for once. What takes the
-	// rows may be called anew, from the first question on.
+	// ask reads several statements, one after the other; a database elsewhere is waited for once.
 	ask(ctx context.Context, questions ...question) error
 }
 
@@ -81,8 +80,6 @@ type session interface {
 	write(query string, args ...any) error
 	// row runs a query (a write with RETURNING, too) for at most one row.
 	row(query string, args ...any) scanner
-	// locked is row, of which nobody changes what it reads until the transaction ends.
-	locked(query string, args ...any) scanner
 	// contest is for rows that this change rests on without changing them. It runs a write that leaves them
 	// as they are, so that a change which began before and changes them begins again, or this one waits for
 	// it. Where there is one writer there is nothing to do.

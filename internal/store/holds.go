@@ -27,7 +27,7 @@ func holdSubject(named, verified bool, device issuance.DeviceID, credential issu
 }
 
 // holdSubjects is holdSubject before the credential is known: what it is without one, and what the credential's
-// id goes behind; "" if it makes no difference.
+// id goes behind; "" if it makes no difference. Store.history joins them in a statement.
 func holdSubjects(named, verified bool, device issuance.DeviceID, code issuance.CodeID) (own, ofCredential string) {
 	evidence := ""
 	if verified {
@@ -187,12 +187,6 @@ func (s *Store) claimApproval(t *tx, call issuance.Call, o *issuance.Order, hold
 		return err
 	}
 	why := &issuance.Refusal{Problem: "unauthorized", Check: "approval-live", Detail: "the approval is no longer usable"}
-	if o.Code != "" { // was claimed just before
-		n, err := t.exec(`UPDATE codes SET status = 'unused', order_id = NULL WHERE id = ? AND status = 'issuing' AND order_id = ?`, string(o.Code), string(o.ID))
-		if err := changedOne(n, err, "code of a claim"); err != nil {
-			return err
-		}
-	}
 	return s.loseClaim(t, call, o, why, issuance.ErrApprovalTaken)
 }
 

@@ -32,7 +32,7 @@ func (by identification) attested() bool { return by == byEvidence || by == byCe
 // and a conflict is on record. What evidence attested replaces what people and lists say; whoever mints
 // a code for a device or declares its credential lists it.
 func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, by identification) (issuance.DeviceID, error) {
-	var n named
+	var n namesakes
 	if err := t.ask(n.byNames("", d.Serial, d.UDID)); err != nil {
 		return "", err
 	}
@@ -40,7 +40,7 @@ func (s *Store) knownDevice(t *tx, call issuance.Call, d issuance.Device, by ide
 }
 
 // identified is knownDevice for what the inventory has by the device's names.
-func (s *Store) identified(t *tx, call issuance.Call, n *named, d issuance.Device, by identification) (_ issuance.DeviceID, err error) {
+func (s *Store) identified(t *tx, call issuance.Call, n *namesakes, d issuance.Device, by identification) (_ issuance.DeviceID, err error) {
 	found, byUDID := n.device(d.Serial), n.byUDID
 	source := issuance.Source{From: call.From, At: timeOf(stamp(call.Now))}
 	if by.attested() {

@@ -56,7 +56,7 @@ func (s *Store) importOne(t *tx, call issuance.Call, in *issuance.Import, l *iss
 	if l.Serial == "" && l.UDID == "" {
 		return issuance.ImportResult{}, errors.New("it has neither serial number nor UDID")
 	}
-	var n named
+	var n namesakes
 	err := t.ask(n.byNames("", l.Serial, l.UDID))
 	if err != nil {
 		return issuance.ImportResult{}, err

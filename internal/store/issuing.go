@@ -137,23 +137,25 @@ func (s *Store) BeginIssue(ctx context.Context, call issuance.Call, c issuance.C
 			return s.loseClaim(t, call, &o, barredMeanwhile(barred), issuance.ErrDeviceBarred)
 		case o.Code != "" && !code.usable:
 			return s.loseClaim(t, call, &o, codeTaken, issuance.ErrCodeTaken)
-		case o.Code != "":
-			if err := t.must(issuance.ErrCodeTaken, `UPDATE codes SET status = 'issuing', order_id = ? WHERE id = ? AND status = 'unused' AND expires_at > ?`,
-				string(o.ID), string(o.Code), stamp(call.Now)); err != nil {
-				return err
-			}
-			cert.Device = cmp.Or(cert.Device, code.device)
-		}
-		err = t.must(issuance.ErrConflict, `UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
-			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.ID))
-		if err != nil {
-			return err
 		}
 		if hold := issuance.HoldID(decision.Decision.Decision.Approval); hold != "" {
 			if err := s.claimApproval(t, call, &o, hold); err != nil {
 				return err
 			}
 			decision.Hold = hold
+		}
+		if o.Code != "" {
+			err := t.must(errNotAsRead("code"), `UPDATE codes SET status = 'issuing', order_id = ? WHERE id = ? AND status = 'unused' AND expires_at > ?`,
+				string(o.ID), string(o.Code), stamp(call.Now))
+			if err != nil {
+				return err
+			}
+			cert.Device = cmp.Or(cert.Device, code.device)
+		}
+		err = t.must(errNotAsRead("order"), `UPDATE orders SET status = 'processing', claimed_at = ?1, decision = ?4
+			WHERE id = ?2 AND account = ?3 AND status = 'ready' AND expires_at > ?1`, stamp(call.Now), string(c.Order), string(c.Account), string(decision.ID))
+		if err != nil {
+			return err
 		}
 		if err := decision.insert(t, &o); err != nil {
 			return err
@@ -195,7 +197,7 @@ type claimedCode struct {
 // decision was taken.
 func (t *tx) claimable(call issuance.Call, c *issuance.Claim) (o issuance.Order, code claimedCode, barred issuance.Device, err error) {
 	o = issuance.Order{Account: c.Account}
-	var n named
+	var n namesakes
 	err = t.ask(
 		locking(func(row scanner) error {
 			o.ID = c.Order
@@ -221,7 +223,7 @@ func (s *Store) loseClaim(t *tx, call issuance.Call, o *issuance.Order, why *iss
 	if err != nil {
 		return err
 	}
-	if err := t.must(issuance.ErrConflict, `UPDATE orders SET status = 'invalid', refusal = ?, claimed_at = 0, decision = NULL WHERE id = ? AND status IN ('ready', 'processing')`, text, string(o.ID)); err != nil {
+	if err := t.must(errNotAsRead("order"), `UPDATE orders SET status = 'invalid', refusal = ? WHERE id = ? AND status = 'ready'`, text, string(o.ID)); err != nil {
 		return err
 	}
 	return s.refuse(t, call, refused(orderRow(audit.IssueBegun, o), why), audit.Personal{}, lost)
@@ -241,19 +243,19 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 		if err := t.contestDevices(c.Certificate, c.Attested.Serial, c.Attested.UDID); err != nil {
 			return err
 		}
-		var n named
+		var n namesakes
 		var device issuance.DeviceID
 		live := false
 		questions := append([]question{
+			locking(func(row scanner) (err error) {
+				o, err = s.scanOrder(row)
+				return err
+			}, orderByID, string(c.Order)),
 			locking(func(row scanner) error {
 				live = true
 				return row.Scan(&device)
 			}, `SELECT coalesce(device, '') FROM certificates WHERE id = ? AND order_id = ? AND status = 'reserved'`,
 				string(c.Certificate), string(c.Order)),
-			locking(func(row scanner) (err error) {
-				o, err = s.scanOrder(row)
-				return err
-			}, orderByID, string(c.Order)),
 		}, n.byClaim(c.Certificate, c.Attested.Serial, c.Attested.UDID)...)
 		err := t.ask(questions...)
 		switch {
@@ -282,10 +284,10 @@ func (s *Store) CompleteIssue(ctx context.Context, call issuance.Call, c issuanc
 // completeRows makes certificate and order valid, and consumes code and approval. The claim is known to be live, so
 // a row that is missing is a broken database, and nothing is kept.
 func (t *tx) completeRows(now time.Time, c issuance.Completion, device issuance.DeviceID, code issuance.CodeID) error {
-	err := t.must(errNotLive("certificate"), `UPDATE certificates SET status = 'valid', der = ?, issued_at = ?, device = ? WHERE id = ? AND status = 'reserved'`,
+	err := t.must(errNotAsRead("certificate"), `UPDATE certificates SET status = 'valid', der = ?, issued_at = ?, device = ? WHERE id = ? AND status = 'reserved'`,
 		c.DER, stamp(now), null(device), string(c.Certificate))
 	if err == nil && code != "" {
-		err = t.must(errNotLive("code"), `UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = coalesce(device, ?)
+		err = t.must(errNotAsRead("code"), `UPDATE codes SET status = 'consumed', used_at = ?, certificate = ?, device = coalesce(device, ?)
 			WHERE id = ? AND status = 'issuing' AND order_id = ?`,
 			stamp(now), string(c.Certificate), null(device), string(code), string(c.Order))
 		if err == nil {
@@ -293,20 +295,23 @@ func (t *tx) completeRows(now time.Time, c issuance.Completion, device issuance.
 		}
 	}
 	if err == nil && c.Approval != "" {
-		err = t.must(errNotLive("approval"), `UPDATE holds SET status = 'used', revision = revision + 1 WHERE id = ? AND order_id = ? AND status = 'claimed'`,
+		err = t.must(errNotAsRead("approval"), `UPDATE holds SET status = 'used', revision = revision + 1 WHERE id = ? AND order_id = ? AND status = 'claimed'`,
 			string(c.Approval), string(c.Order))
 	}
 	if err == nil {
-		err = t.must(errNotLive("order"), `UPDATE orders SET status = 'valid', certificate = ? WHERE id = ? AND status = 'processing'`,
+		err = t.must(errNotAsRead("order"), `UPDATE orders SET status = 'valid', certificate = ? WHERE id = ? AND status = 'processing'`,
 			string(c.Certificate), string(c.Order))
 	}
 	return err
 }
 
-// errNotLive: a row of a live claim is not there, or not in the state that it should be in.
-type errNotLive string
+// errNotAsRead: a row is not in the state in which the same transaction found and locked it, or of a live claim not in
+// the one that goes with it. A fault of the program or of the database.
+type errNotAsRead string
 
-func (e errNotLive) Error() string { return string(e) + " of a live claim is not as it should be" }
+func (e errNotAsRead) Error() string {
+	return "the " + string(e) + " is not as it was read, under lock"
+}
 
 // changedOne turns a write that should have changed one row, and did not, into an error.
 func changedOne(n int64, err error, what string) error {

@@ -98,7 +98,8 @@ func (t *tx) partiesTo(call issuance.Call, n *issuance.NewOrder) (p parties, err
 		return row.Scan(&p.orders)
 	}, `SELECT orders FROM accounts WHERE id = ? AND directory = ? AND status = 'valid'`, string(n.Account), n.Directory)
 	if n.Identifier.Kind != policy.ByCode {
-		return p, t.ask(account)
+		err = t.ask(account)
+		return p, err
 	}
 	hash := sha256.Sum256([]byte(n.Identifier.Value))
 	code := locking(func(row scanner) error {
@@ -110,7 +111,8 @@ func (t *tx) partiesTo(call issuance.Call, n *issuance.NewOrder) (p parties, err
 	live := asking(func(row scanner) error { return row.Scan(&p.live) }, `SELECT count(*) FROM orders
 		WHERE code = (SELECT id FROM codes WHERE directory = ? AND value_sha256 = ?) AND status <> 'valid' AND status <> 'invalid' AND expires_at > ?`,
 		n.Directory, hash[:], stamp(call.Now))
-	return p, t.ask(code, live, account)
+	err = t.ask(code, live, account)
+	return p, err
 }
 
 // checkOrderable refuses a code that cannot be ordered by. A refusal about a known code leaves an audit row; the
@@ -132,7 +134,7 @@ func (s *Store) checkOrderable(t *tx, call issuance.Call, n *issuance.NewOrder, 
 }
 
 func (s *Store) insertOrder(t *tx, call issuance.Call, o issuance.Order, sealed []byte, first bool) error {
-	err := t.must(issuance.ErrConflict,
+	err := t.must(errNotAsRead("account"),
 		`UPDATE accounts SET orders = orders + 1 WHERE id = ? AND directory = ? AND status = 'valid'`, string(o.Account), o.Directory)
 	if err != nil {
 		return err
@@ -196,7 +198,7 @@ func (s *Store) Enrolment(ctx context.Context, id issuance.OrderID) (issuance.En
 		err = issuance.ErrNotFound
 	}
 	if err != nil {
-		return issuance.Enrolment{}, fmt.Errorf("read enrolment: %w", err)
+		return issuance.Enrolment{}, fmt.Errorf("read enrolment: %w", notFound(err))
 	}
 	return e, nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"assay/internal/counterpart"
+	"assay/internal/issuance"
 	"assay/internal/store/storetest"
 )
 
@@ -37,7 +38,14 @@ func TestBehindPgBouncer(t *testing.T) {
 			for range 8 {
 				all.Go(func() {
 					for range 3 {
-						storetest.NewBench(t, s).Issued()
+						c := storetest.NewBench(t, s).Issued()
+						if _, err := s.Enrolment(t.Context(), c.Order); err != nil {
+							t.Error(err)
+						}
+						subject := issuance.Subject{Directory: c.Directory, Code: c.Code, Serial: c.DeviceSerial, SPKISHA256: c.SPKISHA256}
+						if _, err := s.Circumstances(t.Context(), time.Now(), subject); err != nil {
+							t.Error(err)
+						}
 					}
 				})
 			}

@@ -92,7 +92,7 @@ func connectPostgres(ctx context.Context, location string, m *metrics, now func(
 			Name: "assay_store_retries_total", Help: "Changes and reads tried again, by what undid them (PostgreSQL only).",
 		}, []string{"reason"}),
 		trips: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "assay_store_round_trips_total", Help: "Times that PostgreSQL was sent statements and waited for.",
+			Name: "assay_store_round_trips_total", Help: "Times that a change or a read sent statements to PostgreSQL and waited for it.",
 		}),
 	}
 	for _, reason := range []retryReason{byConnection, byConflict, byCollision} {
@@ -393,24 +393,34 @@ func (d *postgresDB) rows(ctx context.Context, each func(scanner) error, query s
 			}
 			return rows.Err()
 		})
-		if given && reasonToRetry(err) != "" {
-			return fmt.Errorf("reading stopped halfway: %v", err) // what was given cannot be taken back
-		}
-		return err
+		return halfway(given, err)
 	})
 }
 
-func (d *postgresDB) ask(ctx context.Context, questions ...question) error {
-	questions = slices.DeleteFunc(questions, func(q question) bool { return !areTexts(q.args) })
-	if len(questions) == 0 {
-		return nil
+// halfway keeps a read that failed from being tried again if rows were given: they cannot be taken back.
+func halfway(given bool, err error) error {
+	if given && reasonToRetry(err) != "" {
+		return fmt.Errorf("reading stopped halfway: %v", err)
 	}
+	return err
+}
+
+func (d *postgresDB) ask(ctx context.Context, questions ...question) error {
+	if err := askable(questions); err != nil {
+		return err
+	}
+	given := false
 	return d.retry(ctx, func() error {
-		return d.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := d.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			batch, tasks := new(pgx.Batch), make([]task, 0, len(questions))
 			var own error
 			for _, q := range questions {
-				batch.Queue(q.text(), q.args...)
+				each := q.each
+				q.each = func(row scanner) error {
+					given = true
+					return each(row)
+				}
+				batch.Queue(translated(q.query), q.args...)
 				tasks = append(tasks, q.task(&own))
 			}
 			if err := answered(conn.SendBatch(ctx, batch), tasks); err != nil {
@@ -418,6 +428,7 @@ func (d *postgresDB) ask(ctx context.Context, questions ...question) error {
 			}
 			return own
 		})
+		return halfway(given, err)
 	})
 }
 

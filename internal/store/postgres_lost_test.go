@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
@@ -263,9 +264,14 @@ func TestYoungDeviceLostDuringCompletion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	watch, err := pgxpool.New(t.Context(), direct.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
 	stopped := func() bool { // whether somebody waits for a lock
 		n := 0
-		err := other.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&n)
+		err := watch.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&n)
 		if err != nil {
 			t.Error(err)
 		}
@@ -304,7 +310,11 @@ func TestYoungDeviceLostDuringCompletion(t *testing.T) {
 		completed <- err
 	}()
 	for !stopped() {
-		time.Sleep(time.Millisecond)
+		select {
+		case err := <-completed:
+			t.Fatalf("the completion did not wait for the certificate: %v", err)
+		case <-time.After(time.Millisecond):
+		}
 	}
 	if err := p.run(t, direct.String(), `INSERT INTO devices (id, serial, attested, state, seen_at, created_at)
 			VALUES ('device_young', 'NEWSERIAL1', 1, 'active', 4000000000000000, 1)`); err != nil {

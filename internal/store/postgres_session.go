@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -113,8 +114,8 @@ func (p *pgSession) first(otherwise error, query string, args ...any) error {
 	return p.err
 }
 
-// must lets the database divide by how many rows were changed, so that it undoes the transaction if there was none,
-// although the commit may be on its way.
+// must lets the database divide by zero unless one row was changed, so that it undoes the transaction although the
+// commit may be on its way.
 func (p *pgSession) must(otherwise error, update string, args ...any) error {
 	p.queue(func(r pgx.BatchResults) error {
 		err := r.QueryRow().Scan(nil)
@@ -123,7 +124,7 @@ func (p *pgSession) must(otherwise error, update string, args ...any) error {
 			return otherwise
 		}
 		return err
-	}, translated(`WITH changed AS (`+update+` RETURNING 1) SELECT 1 / count(*) FROM changed`), args...)
+	}, translated(`WITH changed AS (`+update+` RETURNING 1) SELECT 1 / (count(*) = 1)::int FROM changed`), args...)
 	return p.err
 }
 
@@ -142,10 +143,6 @@ func (p *pgSession) row(query string, args ...any) scanner {
 		p.queue(func(r pgx.BatchResults) error { return r.QueryRow().Scan(into...) }, translated(query), args...)
 		return p.send()
 	})
-}
-
-func (p *pgSession) locked(query string, args ...any) scanner {
-	return p.row(query+forUpdate, args...)
 }
 
 func (p *pgSession) contest(query string, args ...any) error { return p.write(query, args...) }
@@ -175,20 +172,23 @@ func (p *pgSession) updated(read, id, update string, args ...any) scanner {
 }
 
 func (p *pgSession) rows(each func(scanner) error, query string, args ...any) error {
+	if !areTexts(args) {
+		return nil
+	}
 	return p.ask(asking(each, query, args...))
 }
 
 func (p *pgSession) ask(questions ...question) error {
-	var own error // of whoever takes the rows: not the database's
-	asked := false
-	for _, q := range questions {
-		if areTexts(q.args) {
-			p.queue(q.task(&own), q.text(), q.args...)
-			asked = true
-		}
+	if err := askable(questions); err != nil {
+		return err
 	}
-	if !asked {
-		return p.err
+	var own error // of whoever takes the rows: not the database's
+	for _, q := range questions {
+		query := translated(q.query)
+		if q.locked {
+			query += forUpdate
+		}
+		p.queue(q.task(&own), query, q.args...)
 	}
 	if err := p.send(); err != nil {
 		return err
@@ -196,14 +196,17 @@ func (p *pgSession) ask(questions ...question) error {
 	return own
 }
 
-const forUpdate = " FOR UPDATE"
+// forUpdate locks rows against writers, and lets others refer to them.
+const forUpdate = " FOR NO KEY UPDATE"
 
-// text is the question in PostgreSQL's form.
-func (q *question) text() string {
-	if q.locked {
-		return translated(q.query + forUpdate)
+// askable refuses questions with a text that PostgreSQL cannot hold: to leave one out would be to answer it.
+func askable(questions []question) error {
+	for _, q := range questions {
+		if !areTexts(q.args) {
+			return fmt.Errorf("nothing has a name that is no text: %w", sql.ErrNoRows)
+		}
 	}
-	return translated(q.query)
+	return nil
 }
 
 // task takes the rows of the answer, until one goes wrong: own says how.

@@ -145,7 +145,7 @@ func (t *tx) attempts(k *issuance.DeviceCredential) (int, error) {
 // renderable returns the credential that is rendered, or what is known of a new one.
 // issuance.ErrConflict if it is no longer, or not yet, as the rendering takes it to be.
 func (t *tx) renderable(p *rendered) (issuance.DeviceCredential, error) {
-	var n named
+	var n namesakes
 	if err := t.ask(n.byNames("", p.Device.Serial, p.Device.UDID)); err != nil {
 		return issuance.DeviceCredential{}, err
 	}

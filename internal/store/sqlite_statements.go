@@ -89,8 +89,6 @@ func (c *conn) row(query string, args ...any) scanner {
 
 func (c *conn) contest(string, ...any) error { return nil }
 
-func (c *conn) locked(query string, args ...any) scanner { return c.row(query, args...) }
-
 // updated runs a conditional update of one row and reads the row back by its id; there is none if
 // the condition did not hold. RETURNING would do the same, but SQLite opens a temporary table for
 // it, which costs three times what these two statements do together.

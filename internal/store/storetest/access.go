@@ -382,6 +382,31 @@ var orderTests = map[string]func(*testing.T, *Bench){
 		b.Now = b.Now.Add(issuance.OrderLifetime)
 		b.Pending(value) // so do expired ones
 	},
+	"CodeTakes64LiveOrdersAlsoOfManyAtOnce": func(t *testing.T, b *Bench) {
+		_, value := b.Mint()
+		const before, at = issuance.MaxLiveOrdersPerCode - 6, 24
+		for range before {
+			b.Pending(value)
+		}
+		accounts := make([]issuance.AccountID, at)
+		for i := range accounts {
+			accounts[i] = b.NewAccount()
+		}
+		made := before
+		for _, err := range race(at, func(i int) error {
+			_, err := b.OrderFor(accounts[i], value)
+			return err
+		}) {
+			if err == nil {
+				made++
+			} else if _, ok := errors.AsType[*issuance.TooManyOrdersError](err); !ok {
+				t.Error(err)
+			}
+		}
+		if made != issuance.MaxLiveOrdersPerCode {
+			t.Errorf("%d live orders", made)
+		}
+	},
 	"OrdersOfPages": func(t *testing.T, b *Bench) {
 		_, value := b.Mint()
 		for range 5 {

@@ -138,6 +138,47 @@ var holdTests = map[string]func(*testing.T, *Bench){
 			t.Error("an attested device with the code is approved")
 		}
 	},
+	"AnApprovalIsFoundForItsCredentialOrCode": func(t *testing.T, b *Bench) {
+		want := func(why, value string, verified bool, hold issuance.HoldID) {
+			t.Helper()
+			code, err := b.CodeByValue(b.ctx(), Directory, value)
+			b.ok(err)
+			c, err := b.Circumstances(b.ctx(), b.Now, issuance.Subject{Directory: Directory, Verified: verified, Code: code.ID, CodeDevice: code.Device, SPKISHA256: "none"})
+			b.ok(err)
+			got := issuance.HoldID("")
+			if c.Approval != nil {
+				got = issuance.HoldID(c.Approval.Hold)
+			}
+			if got != hold {
+				t.Errorf("%s: approval %q, want %q", why, got, hold)
+			}
+		}
+		r := b.Rendering("C02XK1", "wifi")
+		k := b.Rendered(r)
+		ofCredential := b.HeldFor(b.Ready(r.Code.Value), issuance.Device{})
+		b.approve(ofCredential.ID)
+		again := b.Again(k)
+		b.Rendered(again)
+		want("a later code of the credential", again.Code.Value, false, ofCredential.ID)
+		want("a device that attests itself", again.Code.Value, true, "")
+		other := b.Rendering("C02XK1", "vpn")
+		b.Rendered(other)
+		want("another credential", other.Code.Value, false, "")
+
+		ofAttested := b.HeldFor(b.Ready(other.Code.Value), issuance.Device{Attested: true})
+		b.approve(ofAttested.ID)
+		want("the credential of a device that leaves its name out", other.Code.Value, true, ofAttested.ID)
+		want("whoever has its code", other.Code.Value, false, "")
+
+		_, plain := b.Mint()
+		ofCode := b.HeldFor(b.Ready(plain), issuance.Device{Attested: true})
+		b.approve(ofCode.ID)
+		want("a code alone", plain, true, ofCode.ID)
+		want("that code, without an attestation", plain, false, "")
+		_, err := b.BeginIssue(b.ctx(), b.Call(), b.ApprovedClaimFor(b.Ready(plain), ofCode.ID))
+		b.ok(err)
+		want("once it was claimed", plain, true, "")
+	},
 	"AnApprovalIsUsedUpByOneCertificate": func(t *testing.T, b *Bench) {
 		_, value := b.Mint()
 		h := b.HeldFor(b.Ready(value), heldDevice)

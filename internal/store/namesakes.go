@@ -2,17 +2,17 @@ package store
 
 import "assay/internal/issuance"
 
-// named is what the inventory has by the names that somebody gives one device; zero where there is nothing.
+// namesakes are what the inventory has by the names that somebody gives one device; zero where there is nothing.
 // One device may stand there twice, because lists know different names of it.
-type named struct {
-	row      issuance.Device // that its code is bound to
+type namesakes struct {
+	bound    issuance.Device // the row that its code is bound to
 	bySerial issuance.Device
 	byUDID   issuance.Device
 }
 
 const (
-	deviceOfRow    = `SELECT 'row', ` + deviceColumns + ` FROM devices WHERE id = ?1`
-	deviceOfClaim  = `SELECT 'row', ` + deviceColumns + ` FROM devices WHERE id = ` + boundRow
+	deviceOfRow    = `SELECT 'bound', ` + deviceColumns + ` FROM devices WHERE id = ?1`
+	deviceOfClaim  = `SELECT 'bound', ` + deviceColumns + ` FROM devices WHERE id = ` + boundRow
 	deviceBySerial = `SELECT 'serial', ` + deviceColumns + ` FROM devices WHERE serial <> '' AND serial = `
 	deviceByUDID   = `SELECT 'udid', ` + deviceColumns + ` FROM devices WHERE udid_key <> '' AND udid_key = `
 	devicesNamed   = deviceOfRow + ` UNION ALL ` + deviceBySerial + `?2 UNION ALL ` + deviceByUDID + `?3`
@@ -23,21 +23,21 @@ const (
 
 // byNames asks for the row with an id, a serial number (compared exactly) and a UDID (compared without case); ""
 // stands for none.
-func (n *named) byNames(row issuance.DeviceID, serial, udid string) question {
+func (n *namesakes) byNames(row issuance.DeviceID, serial, udid string) question {
 	return asking(n.take, devicesNamed, string(row), serial, udidKey(udid))
 }
 
 // byClaim asks, within a transaction, for the row that the code of a claimed certificate is bound to, and by the
-// names that its evidence gives. Nobody changes them until the transaction ends.
-func (n *named) byClaim(claimed issuance.CertificateID, serial, udid string) []question {
+// names that its evidence gives. Nobody changes the rows of these until the transaction ends.
+func (n *namesakes) byClaim(claimed issuance.CertificateID, serial, udid string) []question {
 	return []question{
-		locking(n.take, deviceOfClaim, string(claimed)),
+		asking(n.take, deviceOfClaim, string(claimed)), // contested before: it is as old as the claim
 		locking(n.take, deviceBySerial+`?1`, serial),
 		locking(n.take, deviceByUDID+`?1`, udidKey(udid)),
 	}
 }
 
-func (n *named) take(row scanner) error {
+func (n *namesakes) take(row scanner) error {
 	var name string
 	var f deviceFields
 	if err := row.Scan(append([]any{&name}, f.into()...)...); err != nil {
@@ -45,8 +45,8 @@ func (n *named) take(row scanner) error {
 	}
 	d, err := f.device()
 	switch name {
-	case "row":
-		n.row = d
+	case "bound":
+		n.bound = d
 	case "serial":
 		n.bySerial = d
 	case "udid":
@@ -57,7 +57,7 @@ func (n *named) take(row scanner) error {
 
 // device is the one with the serial number, else the one with the UDID, unless that has another serial number:
 // the serial number decides.
-func (n *named) device(serial string) issuance.Device {
+func (n *namesakes) device(serial string) issuance.Device {
 	if n.bySerial.ID == "" && (serial == "" || n.byUDID.Serial == "") {
 		return n.byUDID
 	}
@@ -66,8 +66,8 @@ func (n *named) device(serial string) issuance.Device {
 
 // barred is the first of the rows that is lost or retired: it is enough that one of them bars the device. Zero if
 // none does.
-func (n *named) barred() issuance.Device {
-	for _, d := range []issuance.Device{n.row, n.bySerial, n.byUDID} {
+func (n *namesakes) barred() issuance.Device {
+	for _, d := range []issuance.Device{n.bound, n.bySerial, n.byUDID} {
 		if d.Barred() {
 			return d
 		}
