@@ -5,12 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	mathrand "math/rand/v2"
-	"os"
-	"os/exec"
 	"slices"
-	"syscall"
 	"time"
 
 	"assay/credential"
@@ -219,23 +215,16 @@ type serveOptions struct {
 
 // serve runs an Assay server on the rig's installation, in a process of its own.
 func (r *rig) serve(ctx context.Context, term *terminal, o serveOptions) (*contender, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	args := []string{"serve", "--dir", r.serverDir, "--log-level", "warn"}
+	running := &serverProcess{inst: r.inst, log: term.Err, args: []string{"--log-level", "warn"}}
 	if o.cpuProfile != "" {
-		args = append(args, "--cpu-profile", o.cpuProfile)
+		running.args = append(running.args, "--cpu-profile", o.cpuProfile)
 	}
-	stop, pid, err := startProcess(exec.CommandContext(ctx, program, args...), term.Err)
-	if err != nil {
+	if err := running.start(ctx); err != nil {
 		return nil, err
 	}
-	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	baseURL, err := r.inst.AwaitServer(starting)
+	baseURL, err := running.url(ctx)
 	if err != nil {
-		return nil, errors.Join(err, stop())
+		return nil, errors.Join(err, running.kill())
 	}
 	prepare := func(ctx context.Context, devices int) (func(context.Context, int) (*enroll.Result, error), error) {
 		codes, err := r.mint(ctx, term.Now(), devices)
@@ -243,21 +232,7 @@ func (r *rig) serve(ctx context.Context, term *terminal, o serveOptions) (*conte
 			return r.enrol(ctx, server.DirectoryURL(baseURL, "default"), func(*enroll.Device) string { return codes[i].value })
 		}, err
 	}
-	return &contender{name: "Assay", process: process{pid}, prepare: prepare, stop: stop}, nil
-}
-
-// startProcess starts a server, which is told to stop by SIGTERM.
-func startProcess(command *exec.Cmd, log io.Writer) (stop func() error, pid int, err error) {
-	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
-	command.Stderr = log
-	if err := command.Start(); err != nil {
-		return nil, 0, fmt.Errorf("start %s: %w", command.Path, err)
-	}
-	stop = func() error {
-		err := command.Process.Signal(syscall.SIGTERM)
-		return errors.Join(err, command.Wait())
-	}
-	return stop, command.Process.Pid, nil
+	return &contender{name: "Assay", process: process{running.pid()}, prepare: prepare, stop: running.stop}, nil
 }
 
 // enrol lets a fresh iPhone enrol, with the identifier that it is given.

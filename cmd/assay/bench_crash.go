@@ -15,6 +15,7 @@ import (
 	"assay/enroll"
 	"assay/internal/installation"
 	"assay/internal/issuance"
+	"assay/internal/pgcluster"
 )
 
 type benchCrashCommand struct {
@@ -64,8 +65,8 @@ type crashRun struct {
 	dir     string
 	servers []*serverProcess
 	opened  []*installation.Installation
-	folders []string // beside dir, to be removed
-	mortals []mortal // what is killed, in the order in which it is started
+	cluster *pgcluster.Cluster // nil without
+	mortals []mortal           // what is killed, in the order in which it is started
 	random  *rand.Rand
 	receipts
 
@@ -188,7 +189,7 @@ func (r *crashRun) all(ctx context.Context) (*crashed, error) {
 }
 
 // settleTime is how long servers that run may take until they gave up what the killed ones were issuing.
-const settleTime = 3 * time.Minute
+const settleTime = time.Minute
 
 // settle waits until every reserved serial is accounted for.
 func (r *crashRun) settle(ctx context.Context) error {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,10 +15,12 @@ import (
 
 	"assay/enroll"
 	"assay/internal/installation"
+	"assay/internal/pgcluster"
 )
 
 type benchFaultsCommand struct {
-	Only        []string      `placeholder:"NAME" help:"Only these scenarios: cut, replay, delay, slow-clients, flood, full-disk, slow-disk, pause, clock."`
+	Postgres    bool          `help:"On a PostgreSQL server of its own in each scenario, with what can go wrong with that."`
+	Only        []string      `placeholder:"NAME" help:"Only these scenarios."`
 	Concurrency int           `short:"c" default:"8" help:"Devices at a time."`
 	Duration    time.Duration `default:"20s" help:"How long devices enrol under each load or pressure."`
 }
@@ -31,14 +35,23 @@ received is compared with its row, and the whole database is checked, as by assa
   delay         every packet is late, both ways
   slow-clients  clients that send nothing, or a byte now and then, while devices enrol
   flood         one client floods newNonce and newOrder while devices enrol
-  full-disk     the disk is full, and has room again (a small tmpfs; else a limit on the size of files)
-  slow-disk     the disk does few writes a second (a cgroup; skipped where none may be made)
+  full-disk     the database's disk is full, and has room again (a small tmpfs; else a limit on the size of files)
+  slow-disk     the database's disk does few writes a second (a cgroup; skipped where none may be made)
   pause         the server's process stands still now and then
   clock         the server's clock jumps, forward and back
+
+With --postgres the database is PostgreSQL, whose programs must be installed. cut, replay, delay, pause and those
+below have two servers on it, in turn for each device:
+
+  postgres-restart  PostgreSQL is restarted in order, again and again
+  postgres-cut      connections to PostgreSQL are cut, most of them at a commit
+  postgres-slow     every packet to PostgreSQL and from it is late
+  postgres-lost     packets to PostgreSQL and from it vanish for a while, or for good for connections that there are
 
 Examples:
   assay bench faults
   assay bench faults --only cut --only clock --json
+  assay bench faults --postgres --only postgres-cut
 
 Exit codes: 0 every scenario went as expected, or was skipped; 1 one did not; 2 wrong flags; 3 failed.`
 }
@@ -48,6 +61,8 @@ type scenario struct {
 	name     string
 	did      string // what is done
 	expected string
+	postgres bool // it is about PostgreSQL
+	pair     bool // on PostgreSQL there are two servers
 	// run returns what happened. What was not expected is told to the trial; an error is that the scenario
 	// could not be carried out, a *skipped that it cannot be here.
 	run func(context.Context, *trial) (happened string, err error)
@@ -60,6 +75,7 @@ func (s *skipped) Error() string { return s.why }
 
 var scenarios = []scenario{
 	cutScenario, replayScenario, delayScenario, slowClientsScenario, floodScenario, fullDiskScenario, slowDiskScenario, pauseScenario, clockScenario,
+	postgresRestartScenario, postgresCutScenario, postgresSlowScenario, postgresLostScenario,
 }
 
 // outcome is what a scenario came to.
@@ -78,13 +94,17 @@ func (c *benchFaultsCommand) Run(ctx context.Context, term *terminal, g *globals
 		return usage(errors.New("-c is at least 1, and --duration is positive"))
 	}
 	for _, name := range c.Only {
-		if !slices.ContainsFunc(scenarios, func(s scenario) bool { return s.name == name }) {
+		at := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })
+		if at < 0 {
 			return usage(fmt.Errorf("there is no scenario %q", name))
+		}
+		if scenarios[at].postgres && !c.Postgres {
+			return usage(fmt.Errorf("the scenario %s needs --postgres", name))
 		}
 	}
 	failed := false
 	for _, s := range scenarios {
-		if len(c.Only) > 0 && !slices.Contains(c.Only, s.name) {
+		if len(c.Only) > 0 && !slices.Contains(c.Only, s.name) || s.postgres && !c.Postgres {
 			continue
 		}
 		out, err := c.try(ctx, term, &s)
@@ -133,7 +153,7 @@ func (c *benchFaultsCommand) try(ctx context.Context, term *terminal, s *scenari
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	t := &trial{command: c, term: term, dir: dir, faults: []string{}}
+	t := &trial{command: c, scenario: s, term: term, dir: dir, faults: []string{}}
 	defer t.close()
 	began := term.Now()
 	out := &outcome{Name: s.name, Did: s.did, Expected: s.expected}
@@ -149,74 +169,140 @@ func (c *benchFaultsCommand) try(ctx context.Context, term *terminal, s *scenari
 	return out, nil
 }
 
-// trial is a scenario's server, the proxy before it, and what devices received.
+// trial is a scenario's servers, the proxies before and behind them, and what devices received.
 type trial struct {
 	*rig
-	command *benchFaultsCommand
-	term    *terminal
-	dir     string
-	proxy   *proxy
-	direct  string // host and port of the server itself
-	metrics string // URL of its metrics listener
-	server  *serverProcess
+	command   *benchFaultsCommand
+	scenario  *scenario
+	term      *terminal
+	dir       string
+	proxy     *proxy // between devices and servers
+	servers   []*tried
+	cluster   *pgcluster.Cluster // nil on SQLite
+	clusterIn string             // the folder that it is made in; "": the system's
+	database  *proxy             // between servers and PostgreSQL
+	options   string             // of the servers' connections, such as "&pool_max_conns=4"
+	args      []string           // of the servers
 	receipts
 	faults []string
 	undo   []func() error // what else is to be taken down, last first
+}
+
+// tried is a server of a trial.
+type tried struct {
+	serverProcess
+	direct  string // its host and port
+	metrics string // URL of its metrics listener
 }
 
 func (t *trial) fault(format string, args ...any) {
 	t.faults = append(t.faults, fmt.Sprintf(format, args...))
 }
 
-// prepare makes an installation in the trial's folder whose URL is the proxy's.
-func (t *trial) prepare(ctx context.Context, now func() time.Time) (err error) {
-	if t.direct, err = unusedAddress(); err != nil {
-		return err
-	}
-	metrics, err := unusedAddress()
+// prepare makes installations in the trial's folder, one for each server, whose URL is the proxy's.
+func (t *trial) prepare(ctx context.Context, now func() time.Time) error {
+	location, err := t.prepareDatabase(ctx)
 	if err != nil {
 		return err
 	}
-	if t.proxy, err = newProxy(t.direct); err != nil {
+	t.servers = []*tried{{}}
+	if t.scenario.pair && t.command.Postgres {
+		t.servers = append(t.servers, &tried{})
+	}
+	var addresses []string
+	for _, s := range t.servers {
+		if s.direct, err = unusedAddress(); err != nil {
+			return err
+		}
+		addresses = append(addresses, s.direct)
+	}
+	if t.proxy, err = newProxy(addresses...); err != nil {
 		return err
 	}
 	t.rig, err = newRig(ctx, t.dir, "Faults", now, func(o *installation.InitOptions) {
-		o.Listen, o.URL, o.AdminListen = t.direct, t.proxy.url(), installation.NoAdmin
+		o.Listen, o.URL, o.AdminListen, o.Database = addresses[0], t.proxy.url(), installation.NoAdmin, location
 	})
 	if err != nil {
 		return err
 	}
-	t.attester.now, t.metrics = t.term.Now, "http://"+metrics
-	config := filepath.Join(t.serverDir, installation.ConfigFile)
-	text, err := os.ReadFile(config)
+	t.attester.now = t.term.Now
+	for n, s := range t.servers {
+		s.inst, s.log = t.inst, io.Discard // what a server says that is tormented is no news
+		s.args = append([]string{"--log-level", "error"}, t.args...)
+		if n > 0 {
+			if s.inst, err = t.replica(ctx, n+1, now); err != nil {
+				return err
+			}
+			t.undo = append(t.undo, s.inst.Close)
+		}
+	}
+	for _, s := range t.servers {
+		if err := t.configure(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareDatabase starts PostgreSQL, if it is wanted, and returns where the bench itself finds it.
+func (t *trial) prepareDatabase(ctx context.Context) (location string, err error) {
+	if !t.command.Postgres {
+		return "", nil
+	}
+	if t.cluster, err = pgcluster.New(ctx, pgcluster.Options{In: t.clusterIn}); err != nil {
+		return "", err
+	}
+	if t.database, err = newProxy(t.cluster.Address()); err != nil {
+		return "", err
+	}
+	return t.cluster.CreateDatabase(ctx, "assay", "")
+}
+
+// configure gives a server addresses of its own, and its way to the database through the proxy.
+func (t *trial) configure(s *tried) error {
+	metrics, err := unusedAddress()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(config, append(text, "metricsListen: "+metrics+"\n"...), 0o600)
+	s.metrics = "http://" + metrics
+	file := filepath.Join(s.inst.Dir, installation.ConfigFile)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text = append(bytes.ReplaceAll(text, []byte(t.servers[0].direct), []byte(s.direct)), "metricsListen: "+metrics+"\n"...)
+	if t.cluster != nil {
+		through := strings.Replace(t.inst.Config.Database, t.cluster.Address(), t.database.address(), 1) + t.options
+		if text, _, err = installation.SetDatabase(text, through); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(file, text, 0o600)
 }
 
-// serve prepares, and starts a server in a process of its own.
+// serve prepares, and starts each server in a process of its own.
 func (t *trial) serve(ctx context.Context) error {
 	if err := t.prepare(ctx, t.term.Now); err != nil {
 		return err
 	}
-	t.server = &serverProcess{inst: t.inst, log: quiet{}}
-	if err := t.server.start(ctx); err != nil {
-		return err
+	for _, s := range t.servers {
+		if err := s.start(ctx); err != nil {
+			return err
+		}
 	}
-	return t.server.await(ctx)
+	for _, s := range t.servers {
+		if err := s.await(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// quiet takes the log of a server that is being tormented: what it says is no news.
-type quiet struct{}
-
-func (quiet) Write(p []byte) (int, error) { return len(p), nil }
-
-// conclude stops the server and holds what devices received against the database.
+// conclude stops the servers and holds what devices received against the database.
 func (t *trial) conclude(ctx context.Context) error {
-	if t.server != nil {
-		if err := t.server.stop(); err != nil {
-			t.fault("the server did not stop in order: %v", err)
+	for _, s := range t.servers {
+		if err := s.stop(); err != nil {
+			t.fault("a server did not stop in order: %v", err)
 		}
 	}
 	_, faults, err := t.compare(ctx, &t.receipts)
@@ -238,14 +324,19 @@ func (t *trial) conclude(ctx context.Context) error {
 }
 
 func (t *trial) close() {
-	if t.server != nil {
-		_ = t.server.kill()
+	for _, s := range t.servers {
+		_ = s.kill()
+	}
+	for _, p := range []*proxy{t.proxy, t.database} {
+		if p != nil {
+			p.close()
+		}
 	}
 	if t.rig != nil {
 		_ = t.inst.Close()
 	}
-	if t.proxy != nil {
-		_ = t.proxy.listener.Close()
+	if t.cluster != nil {
+		_ = t.cluster.Close()
 	}
 	for _, undo := range slices.Backward(t.undo) {
 		if err := undo(); err != nil {
@@ -332,8 +423,9 @@ func fleetText(s *enroll.Summary) string {
 	return fmt.Sprintf("%s, p50 %s, p99 %s", counted(s.Issued, "certificate"), s.Latency.P50.Round(time.Millisecond), s.Latency.P99.Round(time.Millisecond))
 }
 
-// sideBySide lets devices enrol without pressure and under it, and says how they fared.
-func (t *trial) sideBySide(ctx context.Context, press func(context.Context) (stop func() string)) (string, error) {
+// sideBySide lets devices enrol without pressure and under it, and says how they fared. It is a fault if their
+// slowest hundredth took longer by more than so many times; 0 is no bound. press returns once the pressure is there.
+func (t *trial) sideBySide(ctx context.Context, times float64, press func(context.Context) (stop func() string)) (string, error) {
 	before, err := t.fleet(ctx, "before", t.command.Duration/2)
 	if err != nil {
 		return "", err
@@ -346,7 +438,10 @@ func (t *trial) sideBySide(ctx context.Context, press func(context.Context) (sto
 	if err != nil {
 		return "", err
 	}
-	parts := []string{"before: " + fleetText(before), "under pressure: " + fleetText(under),
-		fmt.Sprintf("p99 ratio %.1f", float64(under.Latency.P99)/float64(before.Latency.P99)), said}
+	ratio := float64(under.Latency.P99) / float64(before.Latency.P99)
+	if times > 0 && ratio > times {
+		t.fault("the p99 under pressure is %.1f times that without, more than %g times", ratio, times)
+	}
+	parts := []string{"before: " + fleetText(before), "under pressure: " + fleetText(under), fmt.Sprintf("p99 ratio %.1f", ratio), said}
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), "; "), nil
 }

@@ -106,7 +106,7 @@ func (t *trial) jumps(ctx context.Context, clock *jumpingClock) (got, refused in
 				t.fault("the clock jumped by %s before %s: %v", by, requests[n], err)
 			}
 			refused++
-			if requests[n] == enroll.StepStatus || requests[n] == enroll.StepCertificate { // it was issued
+			if issuedBefore(requests[n]) {
 				if code, err = t.fresh(ctx, clock.Now()); err != nil {
 					return got, refused, err
 				}

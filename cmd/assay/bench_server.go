@@ -31,14 +31,45 @@ type mortal interface {
 	await(context.Context) error // until it works
 }
 
-// serverProcess is a server in a process of its own.
+// child is a process that the bench started.
+type child struct {
+	process
+	signal func(os.Signal) error
+	ended  chan error // what it ended with
+}
+
+// startProcess starts a server.
+func startProcess(command *exec.Cmd, log io.Writer) (*child, error) {
+	command.Stderr = log
+	if err := command.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", command.Path, err)
+	}
+	c := &child{process{command.Process.Pid}, command.Process.Signal, make(chan error, 1)}
+	go func() { c.ended <- command.Wait() }()
+	return c, nil
+}
+
+// stop tells it to stop in order, and waits until it did; the error is also that it ended otherwise.
+func (c *child) stop() error {
+	exit, err := c.end(syscall.SIGTERM)
+	return errors.Join(err, exit)
+}
+
+func (c *child) end(signal syscall.Signal) (exit, err error) {
+	if err := c.signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return nil, err
+	}
+	return <-c.ended, nil
+}
+
+// serverProcess is a server on an installation, in a process of its own.
 type serverProcess struct {
 	inst *installation.Installation
 	log  io.Writer
+	args []string // beside the folder
 
-	mu    sync.Mutex
-	cmd   *exec.Cmd  // nil: it was not started, or was ended
-	ended chan error // what cmd ended with
+	mu      sync.Mutex
+	running *child // nil: it was not started, or was ended
 }
 
 // startLimit is how long a server may take until it serves.
@@ -51,28 +82,27 @@ func (s *serverProcess) start(context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd != nil {
+	if s.running != nil {
 		select {
-		case <-s.ended: // by itself: its database was gone
+		case <-s.running.ended: // by itself: its database was gone
 		default:
 			return nil
 		}
 	}
-	cmd, ended := exec.Command(program, "serve", "--dir", s.inst.Dir, "--log-level", "error"), make(chan error, 1)
-	cmd.Stderr = s.log
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the server: %w", err)
-	}
-	go func() { ended <- cmd.Wait() }()
-	s.cmd, s.ended = cmd, ended
-	return nil
+	s.running, err = startProcess(exec.Command(program, append([]string{"serve", "--dir", s.inst.Dir}, s.args...)...), s.log)
+	return err
 }
 
 func (s *serverProcess) await(ctx context.Context) error {
+	_, err := s.url(ctx)
+	return err
+}
+
+// url is where it serves, once it does.
+func (s *serverProcess) url(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	_, err := s.inst.AwaitServer(ctx)
-	return err
+	return s.inst.AwaitServer(ctx)
 }
 
 func (s *serverProcess) kill() error {
@@ -89,21 +119,20 @@ func (s *serverProcess) stop() error {
 func (s *serverProcess) end(signal syscall.Signal) (exit, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd == nil {
+	if s.running == nil {
 		return nil, nil
 	}
-	if err := s.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return nil, err
+	exit, err = s.running.end(signal)
+	if err == nil {
+		s.running = nil
 	}
-	exit = <-s.ended
-	s.cmd = nil
-	return exit, nil
+	return exit, err
 }
 
 func (s *serverProcess) pid() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cmd.Process.Pid
+	return s.running.pid
 }
 
 // benchCode is a code that was minted for a device.

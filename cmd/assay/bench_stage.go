@@ -79,16 +79,11 @@ func (s *stage) newServer(name string, o serveOptions) (*contender, error) {
 
 // newOnPostgres runs a server on a new installation, whose database is in a PostgreSQL server of its own.
 func (s *stage) newOnPostgres(o serveOptions) (*contender, error) {
-	folder, err := os.MkdirTemp("", "assay-pg-") // of its own: PostgreSQL may run as another user
+	cluster, err := pgcluster.New(s.ctx, pgcluster.Options{Settings: []string{"max_connections=200"}})
 	if err != nil {
 		return nil, err
 	}
-	s.stops = append(s.stops, func() error { return os.RemoveAll(folder) })
-	cluster, err := pgcluster.New(s.ctx, pgcluster.Options{Dir: folder, Settings: []string{"max_connections=200"}})
-	if err != nil {
-		return nil, err
-	}
-	s.stops = append(s.stops, cluster.Stop)
+	s.stops = append(s.stops, cluster.Close)
 	database, err := cluster.CreateDatabase(s.ctx, "assay", "")
 	if err != nil {
 		return nil, err
@@ -134,23 +129,23 @@ func (s *stage) newStepCA(program string) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	command := exec.CommandContext(s.ctx, program, config)
+	command := exec.Command(program, config)
 	command.Env = append(os.Environ(), "STEPPATH="+dir, "HOME="+dir)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	stop, pid, err := startProcess(command, log)
+	running, err := startProcess(command, log)
 	if err != nil {
 		return nil, err
 	}
-	s.stops = append(s.stops, stop)
+	s.stops = append(s.stops, running.stop)
 	simulated := devices{roots, standInAttester{authority, s.term.Now}}
 	enrol := func(ctx context.Context, _ int) (*enroll.Result, error) {
 		return simulated.enrol(ctx, "https://"+address+stepca.DirectoryPath, func(d *enroll.Device) string { return d.Serial })
 	}
-	c := &contender{name: "step-ca", process: process{pid}, stop: stop, prepare: func(context.Context, int) (func(context.Context, int) (*enroll.Result, error), error) {
+	c := &contender{name: "step-ca", process: running.process, stop: running.stop, prepare: func(context.Context, int) (func(context.Context, int) (*enroll.Result, error), error) {
 		return enrol, nil
 	}}
 	return c, c.awaitListener(s.ctx, address)

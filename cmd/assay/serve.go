@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"runtime/debug"
 	"runtime/pprof"
+	"time"
 
 	"assay/internal/installation"
 )
@@ -19,7 +21,8 @@ type serveCommand struct {
 	Listen   string `placeholder:"HOST:PORT" help:"Address to listen on. Default: the configuration's."`
 	LogLevel string `enum:"debug,info,warn,error" default:"info" help:"Least severe log line that is written (${enum})."`
 
-	CPUProfile string `name:"cpu-profile" hidden:"" placeholder:"FILE" help:"Write a CPU profile until the server stops."`
+	CPUProfile string        `name:"cpu-profile" hidden:"" placeholder:"FILE" help:"Write a CPU profile until the server stops."`
+	Upkeep     time.Duration `hidden:"" default:"1m" help:"How often periodic work is done; shorter for tests."`
 }
 
 func (serveCommand) Help() string {
@@ -34,6 +37,9 @@ Exit codes: 0 stopped in order; 2 wrong flags; 3 could not serve.`
 }
 
 func (c *serveCommand) Run(ctx context.Context, term *terminal, g *globals) error {
+	if c.Upkeep < time.Second || c.Upkeep > installation.UpkeepInterval {
+		return usage(fmt.Errorf("--upkeep is between 1s and %s", installation.UpkeepInterval))
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return usage(err)
@@ -62,5 +68,5 @@ func (c *serveCommand) Run(ctx context.Context, term *terminal, g *globals) erro
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	return i.Serve(ctx, installation.ServeOptions{Listen: c.Listen, Log: slog.New(handler)})
+	return i.Serve(ctx, installation.ServeOptions{Listen: c.Listen, Log: slog.New(handler), Upkeep: c.Upkeep})
 }

@@ -3,7 +3,6 @@ package counterpart
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"testing"
 
@@ -17,21 +16,12 @@ func Postgres(t testing.TB, settings ...string) *pgcluster.Cluster {
 	if _, err := pgcluster.Binaries(); err != nil {
 		missing(t, "postgres", err)
 	}
-	dir, err := os.MkdirTemp("", "assay-pg-") // a socket's path must be short
+	c, err := pgcluster.New(t.Context(), pgcluster.Options{Settings: append([]string{"fsync=off", "max_connections=300"}, settings...)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	c, err := pgcluster.New(t.Context(), pgcluster.Options{Dir: dir, Settings: append([]string{"fsync=off", "max_connections=300"}, settings...)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
+		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})

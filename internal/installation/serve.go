@@ -1,6 +1,7 @@
 package installation
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -46,15 +47,16 @@ var defaultLimits = connectionLimits{
 	shutdown: 15 * time.Second, maxHeaderBytes: 16 << 10, streams: 16,
 }
 
-const (
-	upkeepInterval = time.Minute
-	deadClaimAge   = time.Minute // no request takes longer: a claim this old is dead
-)
+// UpkeepInterval is how often periodic work is done. No request takes as long: a claim of this age is dead.
+const UpkeepInterval = time.Minute
 
 // ServeOptions says how to serve.
 type ServeOptions struct {
 	Listen string // overrides the configuration's
 	Log    *slog.Logger
+	// Upkeep is how often periodic work is done; claims of that age are dead. Default: UpkeepInterval. A shorter one
+	// is for tests: a request that takes longer loses its claim, and its device gets no certificate.
+	Upkeep time.Duration
 	// Ready is called once the server accepts connections.
 	Ready func(Running)
 }
@@ -219,7 +221,7 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 		o.Log.Warn(w)
 	}
 	periodic, stopPeriodic := context.WithCancel(fronts.tracer.Context(ctx))
-	turns := i.newTurns(o.Log)
+	turns := i.newTurns(cmp.Or(o.Upkeep, UpkeepInterval), o.Log)
 	var working sync.WaitGroup
 	working.Go(func() { i.upkeep(periodic, acme, turns, o.Log) })
 	working.Go(func() { watchFiles(periodic, b.looks) })
@@ -227,13 +229,13 @@ func (i *Installation) run(ctx context.Context, fronts *fronts, acme *server.Ser
 	working.Go(func() { i.watchLists(periodic, o.Log) })
 	// By itself: an MDM that is slow to take declarations must not hold up the rest.
 	working.Go(func() {
-		everyMinute(periodic, o.Log, "deliveries", func(ctx context.Context) error {
+		turns.periodically(periodic, "deliveries", func(ctx context.Context) error {
 			return turns.take(ctx, "deliveries", func(ctx context.Context) error { return b.deliveries.work(ctx, i, o.Log) })
 		})
 	})
 	if b.syncs != nil { // by itself: a sync may take minutes
 		working.Go(func() {
-			everyMinute(periodic, o.Log, "inventory", func(ctx context.Context) error { return turns.take(ctx, "inventory", b.syncs.RunDue) })
+			turns.periodically(periodic, "inventory", func(ctx context.Context) error { return turns.take(ctx, "inventory", b.syncs.RunDue) })
 		})
 	}
 	failed := fronts.serve()
@@ -329,29 +331,13 @@ func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *t
 	shared := func(ctx context.Context) error {
 		return errors.Join(
 			acme.RenewCRLs(ctx),
-			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
+			i.undoDeadClaims(ctx, i.now().Add(-turns.every), log),
 			clean.up(ctx),
 		)
 	}
-	everyMinute(ctx, log, "upkeep", func(ctx context.Context) error {
+	turns.periodically(ctx, "upkeep", func(ctx context.Context) error {
 		return errors.Join(turns.take(ctx, "upkeep", shared), acme.FlushStrangers(ctx))
 	})
-}
-
-// everyMinute does some work at once and then every minute, until the context ends.
-func everyMinute(ctx context.Context, log *slog.Logger, what string, work func(context.Context) error) {
-	ticker := time.NewTicker(upkeepInterval)
-	defer ticker.Stop()
-	for {
-		if err := traced(ctx, what, work); err != nil && ctx.Err() == nil {
-			log.Error(what, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }
 
 // traced does some work in a trace of its own.

@@ -9,19 +9,36 @@ import (
 	"assay/internal/store"
 )
 
-// leaseLifetime is how long a server that died keeps the others from its periodic work.
-const leaseLifetime = 15 * time.Second
-
 // turns lets one server at a time do each kind of periodic work, where several share a database.
 type turns struct {
 	store  *store.Store
-	holder string // this server, by a name that no other has
+	holder string        // this server, by a name that no other has
+	every  time.Duration // between two turns
 	now    func() time.Time
 	log    *slog.Logger
 }
 
-func (i *Installation) newTurns(log *slog.Logger) *turns {
-	return &turns{store: i.Store, holder: rand.Text(), now: i.now, log: log}
+func (i *Installation) newTurns(every time.Duration, log *slog.Logger) *turns {
+	return &turns{store: i.Store, holder: rand.Text(), every: every, now: i.now, log: log}
+}
+
+// lease is how long a server that died keeps the others from its periodic work.
+func (t *turns) lease() time.Duration { return t.every / 4 }
+
+// periodically does some work at once and then again and again, until the context ends.
+func (t *turns) periodically(ctx context.Context, what string, work func(context.Context) error) {
+	ticker := time.NewTicker(t.every)
+	defer ticker.Stop()
+	for {
+		if err := traced(ctx, what, work); err != nil && ctx.Err() == nil {
+			t.log.Error(what, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
 }
 
 // take does some work if it is this server's turn, which it keeps while it works. If the turn is lost
@@ -30,7 +47,7 @@ func (t *turns) take(ctx context.Context, name string, work func(context.Context
 	if !t.store.Shared() {
 		return work(ctx)
 	}
-	held, err := t.store.Lease(ctx, t.now(), name, t.holder, leaseLifetime)
+	held, err := t.store.Lease(ctx, t.now(), name, t.holder, t.lease())
 	if err != nil || !held {
 		return err
 	}
@@ -48,7 +65,7 @@ func (t *turns) take(ctx context.Context, name string, work func(context.Context
 
 // keep prolongs the lease until the work is done.
 func (t *turns) keep(ctx context.Context, lost context.CancelFunc, name string) {
-	ticker := time.NewTicker(leaseLifetime / 3)
+	ticker := time.NewTicker(t.lease() / 3)
 	defer ticker.Stop()
 	for {
 		select {
@@ -56,7 +73,7 @@ func (t *turns) keep(ctx context.Context, lost context.CancelFunc, name string) 
 			return
 		case <-ticker.C:
 		}
-		held, err := t.store.Lease(ctx, t.now(), name, t.holder, leaseLifetime)
+		held, err := t.store.Lease(ctx, t.now(), name, t.holder, t.lease())
 		if ctx.Err() != nil {
 			return
 		}

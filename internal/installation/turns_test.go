@@ -16,7 +16,7 @@ func TestPeriodicWorkIsDoneByOneServerAtATime(t *testing.T) {
 	f := newFleet(t, 2, 3)
 	log := &logbook.Book{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	first, second := f.inst.newTurns(logger), opened(t, f.replicas[1].dir).newTurns(logger)
+	first, second := f.inst.newTurns(UpkeepInterval, logger), opened(t, f.replicas[1].dir).newTurns(UpkeepInterval, logger)
 	working, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		done <- first.take(t.Context(), "work", func(ctx context.Context) error {

@@ -58,7 +58,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			i.upkeep(ctx, acme, i.newTurns(logger), logger)
+			i.upkeep(ctx, acme, i.newTurns(UpkeepInterval, logger), logger)
 		}()
 		defer func() { cancel(); <-done }()
 		await(t, "strangers' counts are flushed", func() bool { return strangersFlushed(t, i) != before })
@@ -77,7 +77,7 @@ func TestUpkeepDoesAllOfItsWork(t *testing.T) {
 		return code.ID
 	}
 	claimed(start.Add(-48 * time.Hour)) // a server was here before: the clock is believed
-	dead, live := claimed(start.Add(-deadClaimAge-time.Second)), claimed(start.Add(-deadClaimAge+time.Second))
+	dead, live := claimed(start.Add(-UpkeepInterval-time.Second)), claimed(start.Add(-UpkeepInterval+time.Second))
 	spent := issuance.Nonce{ID: [16]byte{1}, ExpiresAt: start.Add(-time.Hour)}
 	if err := i.Store.SpendNonce(t.Context(), spent); err != nil {
 		t.Fatal(err)
@@ -183,7 +183,7 @@ func TestUpkeepStopsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	i.upkeep(ctx, acme, i.newTurns(logger), logger) // returns
+	i.upkeep(ctx, acme, i.newTurns(UpkeepInterval, logger), logger) // returns
 	if text := log.String(); strings.Contains(text, "level=ERROR") {
 		t.Errorf("stopping is told as a fault:\n%s", text)
 	}

@@ -1,5 +1,5 @@
-// Package pgcluster runs a PostgreSQL server of its own in a folder, on loopback, for tests and benches: with
-// nothing in it that anybody needs later, and free to be killed.
+// Package pgcluster runs a PostgreSQL server of its own in a temporary folder, on loopback, for tests and benches:
+// with nothing in it that anybody needs later, and free to be killed.
 package pgcluster
 
 import (
@@ -46,7 +46,9 @@ func Binaries() (string, error) {
 
 // Options is how a cluster runs.
 type Options struct {
-	Dir      string   // its own, made if it does not exist; a short path, because a socket lies in it
+	// In is the folder that its own is made in, which PostgreSQL's user can enter: a short path, because a socket
+	// lies in it. Default: the system's for temporary files.
+	In       string
 	Settings []string // such as fsync=off
 }
 
@@ -67,34 +69,50 @@ const (
 	stopping  = 30 * time.Second
 )
 
-// New makes a cluster, and starts it.
+// New makes a cluster, and starts it. Close it.
 func New(ctx context.Context, o Options) (*Cluster, error) {
-	c := &Cluster{dir: o.Dir, settings: o.Settings}
-	var err error
-	if c.binaries, err = Binaries(); err != nil {
+	binaries, err := Binaries()
+	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+	c := &Cluster{binaries: binaries, settings: o.Settings}
+	if c.dir, err = os.MkdirTemp(o.In, "assay-pg-"); err != nil {
 		return nil, err
 	}
+	if err := c.make(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cluster) make(ctx context.Context) error {
 	if os.Geteuid() == 0 {
 		if err := c.leaveRoot(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.address = listener.Addr().String()
 	if err := listener.Close(); err != nil {
-		return nil, err
+		return err
 	}
 	initdb := c.command(ctx, "initdb", "-D", c.data(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("make a PostgreSQL cluster: %w\n%s", err, out)
+		return fmt.Errorf("make a PostgreSQL cluster: %w\n%s", err, out)
 	}
-	return c, c.Start(ctx)
+	return c.Start(ctx)
+}
+
+// Close stops the server, if it runs, and removes all that it had.
+func (c *Cluster) Close() error {
+	var stopped error
+	if c.process != nil {
+		stopped = c.Stop()
+	}
+	return errors.Join(stopped, os.RemoveAll(c.dir))
 }
 
 func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
@@ -135,13 +153,13 @@ func (c *Cluster) Start(ctx context.Context) error {
 		args = append(args, "-c", s)
 	}
 	c.said.Reset()
-	c.process = c.command(context.WithoutCancel(ctx), "postgres", args...)
-	c.process.Stdout, c.process.Stderr = &c.said, &c.said
-	if err := c.process.Start(); err != nil {
+	process, ended := c.command(context.WithoutCancel(ctx), "postgres", args...), make(chan struct{})
+	process.Stdout, process.Stderr = &c.said, &c.said
+	if err := process.Start(); err != nil {
 		return err
 	}
-	c.ended = make(chan struct{})
-	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(c.process, c.ended)
+	c.process, c.ended = process, ended
+	go func() { _ = process.Wait(); close(ended) }()
 	ctx, cancel := context.WithTimeout(ctx, starting)
 	defer cancel()
 	for {
@@ -156,6 +174,19 @@ func (c *Cluster) Start(ctx context.Context) error {
 			return fmt.Errorf("PostgreSQL does not start: %w", err)
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// Address is the host and port that it listens on.
+func (c *Cluster) Address() string { return c.address }
+
+// Ended reports whether the server has ended, by itself or because it was stopped.
+func (c *Cluster) Ended() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -25,8 +25,8 @@ import (
 )
 
 // endTimeout bounds each of completing and undoing a claim, which begin when the request's own time
-// may be over.
-const endTimeout = 5 * time.Second
+// may be over. It is longer than a database that is lost for a while is tried again.
+const endTimeout = 10 * time.Second
 
 // finalize is the issuance spine (RFC 8555, section 7.4): parse the CSR, decide, check the key,
 // apply the profile, claim, sign, complete. Nothing is held before the claim; nothing is signed

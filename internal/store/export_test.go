@@ -125,6 +125,18 @@ func (s *Store) Outcome(ctx context.Context, transaction, audit string) error {
 	return s.db.(*postgresDB).outcome(ctx, &lostCommit{transaction, errors.New("cut")}, witnessOf(&tx{audit: audit}))
 }
 
+// HoldConnection takes a connection to PostgreSQL, which release gives back.
+func (s *Store) HoldConnection(ctx context.Context) (release func(), err error) {
+	conn, err := s.db.(*postgresDB).pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Release, nil
+}
+
+// Connections is how many connections to PostgreSQL there are.
+func (s *Store) Connections() int { return int(s.db.(*postgresDB).pool.Stat().TotalConns()) }
+
 // Settings are what a kind of change asks of PostgreSQL.
 func (s *Store) Settings(ctx context.Context, kind string) (map[string]string, error) {
 	kinds := map[string]changeKind{"durable": changeDurable, "relaxed": changeRelaxed, "step": changeByRow,

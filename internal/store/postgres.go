@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -39,6 +42,10 @@ const (
 	// maxCollisions is how often a change is tried again that met a row which must be unique: another
 	// transaction may have just written it, and then the next try sees it.
 	maxCollisions = 5
+
+	// silence is how long packets to the database may go unanswered by its machine until the connection is taken for
+	// lost: short enough to try again within the budget. A database that is slow is not silent.
+	silence = 4 * time.Second
 )
 
 // ErrUnknownOutcome: the connection to the database was lost while a change was being committed, and the
@@ -116,7 +123,28 @@ func postgresConfig(location string) (*pgxpool.Config, error) {
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
+	config.ConnConfig.DialFunc = dialPostgres
 	return config, nil
+}
+
+// dialPostgres connects so that the system ends a connection which is dead without a word: one that a firewall
+// forgot, or of a machine that lost its power. It would else be waited for until a statement's time is over, and,
+// while it is idle in the pool, for a quarter of an hour.
+func dialPostgres(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence, Interval: time.Second, Count: 1},
+		Control: func(network, _ string, c syscall.RawConn) error {
+			if !strings.HasPrefix(network, "tcp") { // a socket of this machine
+				return nil
+			}
+			var failed error
+			err := c.Control(func(fd uintptr) {
+				failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond))
+			})
+			return errors.Join(err, failed)
+		},
+	}
+	return dialer.DialContext(ctx, network, address)
 }
 
 func (d *postgresDB) close() error {
@@ -164,6 +192,7 @@ func (d *postgresDB) try(ctx context.Context, kind changeKind, run func(*tx) err
 		p.rollBack()
 	}
 	conn.Release() // before another one is asked for
+	d.suspect(failed)
 	if lost, isLost := errors.AsType[*lostCommit](failed); isLost {
 		failed = d.outcome(ctx, lost, witnessOf(t))
 	}
@@ -451,7 +480,17 @@ func (d *postgresDB) read(ctx context.Context, work func(context.Context, *pgx.C
 	d.trips.Inc()
 	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	return ifLost(conn.Conn(), work(bounded, conn.Conn()))
+	err = ifLost(conn.Conn(), work(bounded, conn.Conn()))
+	d.suspect(err)
+	return err
+}
+
+// suspect replaces every connection once one was silent: the others are no better, and each would cost its user as
+// long to find that out.
+func (d *postgresDB) suspect(err error) {
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		d.pool.Reset()
+	}
 }
 
 // ifLost marks an error for what it is if the connection was lost with it.

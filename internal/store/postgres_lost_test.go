@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sys/unix"
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
@@ -159,6 +161,125 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	if retries := s.Retries(); retries != 1 {
 		t.Errorf("%v retries, want one: for the commit that never arrived", retries)
 	}
+}
+
+// relay passes connections on to a database until it is deaf: then nothing that the store sends is acknowledged any
+// more, as if a firewall had forgotten the connections.
+type relay struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []*net.TCPConn
+}
+
+func newRelay(t *testing.T, database string) *relay {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{Listener: listener}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", database)
+			if err != nil {
+				client.Close()
+				return
+			}
+			r.mu.Lock()
+			r.conns = append(r.conns, client.(*net.TCPConn), server.(*net.TCPConn))
+			r.mu.Unlock()
+			go func() { _, _ = io.Copy(server, client); server.Close() }()
+			go func() { _, _ = io.Copy(client, server); client.Close() }()
+		}
+	}()
+	t.Cleanup(func() {
+		listener.Close()
+		for _, c := range r.conns {
+			c.Close()
+		}
+	})
+	return r
+}
+
+// forget lets every connection that there is drop what arrives, before TCP sees it.
+func (r *relay) forget(t *testing.T) {
+	t.Helper()
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var failed error
+		err = raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
+		})
+		if err := errors.Join(err, failed); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDeadConnectionsAreLeftSoon: connections die without a word. A change soon leaves the one that it met, and
+// nobody uses the others again.
+func TestDeadConnectionsAreLeftSoon(t *testing.T) {
+	p := newPostgres(t)
+	direct, err := url.Parse(p.database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRelay(t, direct.Host)
+	direct.Host = r.Addr().String()
+	s := openAt(t, direct.String())
+	release, err := s.HoldConnection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mint := func(value string) {
+		t.Helper()
+		codes, err := s.MintCodes(t.Context(), issuance.Call{Now: time.Now()}, []issuance.Mint{{Directory: "default", Value: value, Lifetime: time.Hour}})
+		if err != nil || len(codes) != 1 {
+			t.Fatalf("%v, %v", codes, err)
+		}
+	}
+	mint("a code of a connection that lives")
+	r.forget(t)
+	mint("a code of a connection that is dead")
+	if s.Retries() != 1 {
+		t.Errorf("%v retries, want one", s.Retries())
+	}
+	release()
+	for deadline := time.Now().Add(20 * time.Second); s.Connections() != 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are kept, want the one that is new", s.Connections())
+		}
+	}
+}
+
+// TestDatabaseIsReachedOverASocket of its machine, which knows none of what is asked of TCP.
+func TestDatabaseIsReachedOverASocket(t *testing.T) {
+	p := newPostgres(t)
+	direct, err := url.Parse(p.database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), direct.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var folder string
+	if err := errors.Join(conn.QueryRow(t.Context(), `SHOW unix_socket_directories`).Scan(&folder), conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	direct.RawQuery = url.Values{"host": {folder}, "port": {direct.Port()}}.Encode()
+	direct.Host = ""
+	storetest.NewBench(t, openAt(t, direct.String())).Mint()
 }
 
 // TestOutcomeRestsOnWhatIsThere: a crash gives a transaction's number to another one, so that it was committed
