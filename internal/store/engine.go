@@ -74,7 +74,8 @@ type session interface {
 // tx is what a change may do. It is valid while the change runs, on one goroutine.
 type tx struct {
 	session
-	audited []event // audit rows that it wrote: counted once they are committed
+	audited []event       // audit rows that it wrote: counted once they are committed
+	revoked map[shard]int // how many certificates it revoked
 
 	// The id of the last audit row, and the nonce that was spent: either tells afterwards that the change was
 	// committed.
@@ -168,7 +169,14 @@ func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.
 		if err := s.once(t, call.Now, call.Once); err != nil {
 			return err
 		}
-		return t.forgetOnce(call.Once, fn(t))
+		err := t.forgetOnce(call.Once, fn(t))
+		if !keeps(err) {
+			return err
+		}
+		if failed := t.endRevocations(); failed != nil {
+			return failed
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
