@@ -311,7 +311,7 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 	})
 }
 
-// upkeep does the periodic work: CRLs, dead claims, clean-up, and this server's counts of strangers' refusals.
+// upkeep does the periodic work: CRLs, dead claims, clean-up, retention, partitions, and this server's counts of strangers' refusals.
 func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *turns, log *slog.Logger) {
 	shared := func(ctx context.Context) error {
 		return errors.Join(
@@ -319,6 +319,7 @@ func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *t
 			i.undoDeadClaims(ctx, i.now().Add(-deadClaimAge), log),
 			i.cleanUp(ctx, log),
 			i.applyRetention(ctx, log),
+			i.Store.MakeYears(ctx, i.now()),
 		)
 	}
 	everyMinute(ctx, log, "upkeep", func(ctx context.Context) error {

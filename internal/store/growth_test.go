@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"database/sql"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 	"assay/internal/store/storetest"
 )
 
-// What an enrolment and the work of every minute cost must not grow with the database: every statement
+// What an enrolment, the work of every minute and forgetting a device cost must not grow with the database: every statement
 // finds its rows by an index, or reads a table that does not grow with certificates.
 func TestNoStatementReadsAWholeTable(t *testing.T) {
 	path := newPath(t)
@@ -39,12 +40,17 @@ func TestNoStatementReadsAWholeTable(t *testing.T) {
 	if _, err := s.ApplyRetention(t.Context(), b.Now, issuance.Retention{Issued: issuance.Keep{Facts: time.Hour}}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.ForgetDevice(t.Context(), b.Operator(), c.Device, true); err != nil {
+		t.Fatal(err)
+	}
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
 	small := []string{"nonce_keys", "newer", "issuers", "crls", "CONSTANT", "one", "r", "k"} // their size is that of the configuration
+	// Indexes of what was not issued, which leaves in time, and of the few personal values with texts of others.
+	few := regexp.MustCompile(`INDEX (evidence_kept_back|decisions_kept_back|certificates_abandoned|certificates_reserved|orders_retention|audit_personal_texts)\b`)
 	explained := 0
 	for _, statement := range s.Statements() {
 		if !strings.Contains(statement, "FROM") && !strings.Contains(statement, "UPDATE") {
@@ -54,7 +60,7 @@ func TestNoStatementReadsAWholeTable(t *testing.T) {
 		for _, step := range rowsOf(t, db, "EXPLAIN QUERY PLAN "+placeholder.ReplaceAllString(statement, "NULL")) {
 			detail, _ := step["detail"].(string)
 			table, scans := strings.CutPrefix(detail, "SCAN ")
-			if !scans || slices.Contains(small, strings.Fields(table)[0]) {
+			if !scans || slices.Contains(small, strings.Fields(table)[0]) || few.MatchString(table) {
 				continue
 			}
 			t.Errorf("%s: %s", detail, statement)

@@ -64,6 +64,27 @@ func (p *postgres) run(t testing.TB, url string, statements ...string) error {
 	return errors.Join(err, conn.Close(t.Context()))
 }
 
+// numbers are the rows of a query for a name and a number.
+func (p *postgres) numbers(t testing.TB, url, query string) map[string]int {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	rows, err := conn.Query(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := map[string]int{}
+	var name string
+	var n int
+	if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { numbers[name] = n; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return numbers
+}
+
 func TestOpenRefusesADatabaseThatItCannotUse(t *testing.T) {
 	p := newPostgres(t)
 	open := func(url string) error {
