@@ -119,6 +119,9 @@ func (d *checkedDatabase) print(term *terminal) {
 	}
 	sayf(term.Out, "%s, %s, %s, %s, %s under %s: %s\n", counted(d.Certificates, "certificate"), counted(d.Orders, "order"), counted(d.Codes, "code"),
 		counted(d.CRLs, "CRL"), counted(d.Sealed, "audit row"), counted(d.Seals, "seal"), counted(d.FaultCount, "fault"))
+	if d.PutAway > 0 {
+		sayf(term.Out, "%s that certificates rest on not checked: of years that were detached\n", counted(d.PutAway, "row"))
+	}
 	if d.Unsealed > 0 {
 		sayf(term.Out, "%s not sealed yet: a running server seals them within five seconds\n", counted(d.Unsealed, "audit row"))
 	}

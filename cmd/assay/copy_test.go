@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,9 @@ func TestInstallationMovesToPostgresAndBack(t *testing.T) {
 	s.run(exitNo, "copy", "--from", "sqlite:"+file, "--to", database)
 	s.wants(s.err, "hint: assay migrate --database postgres://assay:xxxxx@")
 	s.run(exitDone, "migrate", "--database", database)
+	s.wants(s.out, "The schema went from version 0 to ", "audit           default ", "audit_personal  "+strconv.Itoa(time.Now().UTC().Year()+1))
+	s.run(exitDone, "migrate", "--database", database, "--dry-run")
+	s.wants(s.out, "The schema is up to date", "evidence        default ")
 	unlock, err := installation.Lock(dir) // as a server does
 	if err != nil {
 		t.Fatal(err)

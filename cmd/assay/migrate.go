@@ -20,6 +20,9 @@ func (migrateCommand) Help() string {
 its schema by itself. Run this with the new program before the first new server starts: servers of the version
 before go on meanwhile. A database that a still newer program wrote is refused.
 
+It lists the tables that lie in partitions by year, and makes partitions that are missing (the servers do that, too,
+well ahead).
+
 A SQLite database needs none of this: the server that opens it brings it up to date, and keeps a copy.
 
 Examples:
@@ -35,7 +38,10 @@ type migrationJSON struct {
 	From   int64    `json:"from"`
 	To     int64    `json:"to"`
 	Steps  []string `json:"steps"`
+	Notes  []string `json:"notes"`
 	DryRun bool     `json:"dryRun"`
+
+	Years []store.Year `json:"years"`
 }
 
 func (c *migrateCommand) Run(ctx context.Context, term *terminal, g *globals) error {
@@ -61,7 +67,8 @@ func (c *migrateCommand) Run(ctx context.Context, term *terminal, g *globals) er
 	}
 	pending := c.DryRun && len(m.Steps) > 0
 	if g.JSON {
-		err = writeJSON(term.Out, migrationJSON{From: m.From, To: m.To, Steps: append([]string{}, m.Steps...), DryRun: c.DryRun})
+		err = writeJSON(term.Out, migrationJSON{From: m.From, To: m.To, Steps: append([]string{}, m.Steps...), Notes: append([]string{}, m.Notes...), DryRun: c.DryRun,
+			Years: append([]store.Year{}, m.Years...)})
 	} else {
 		describeMigration(term, m, c.DryRun)
 	}
@@ -75,7 +82,6 @@ func describeMigration(term *terminal, m store.Migration, dry bool) {
 	switch {
 	case len(m.Steps) == 0:
 		fmt.Fprintf(term.Out, "The schema is up to date: version %d\n", m.To)
-		return
 	case dry:
 		fmt.Fprintf(term.Out, "The schema would go from version %d to %d:\n", m.From, m.To)
 	default:
@@ -83,5 +89,13 @@ func describeMigration(term *terminal, m store.Migration, dry bool) {
 	}
 	for _, step := range m.Steps {
 		fmt.Fprintf(term.Out, "  %s\n", step)
+	}
+	if dry {
+		for _, note := range m.Notes {
+			fmt.Fprintln(term.Out, note)
+		}
+	}
+	for _, y := range m.Years {
+		fmt.Fprintf(term.Out, "  %-15s %-8s %10d rows %8d MB  %s\n", y.Table, y.Year, y.Rows, y.Bytes>>20, y.Since)
 	}
 }

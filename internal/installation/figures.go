@@ -23,7 +23,7 @@ type figures struct {
 	now   func() time.Time
 	log   *slog.Logger
 
-	holds, conflicts, unsealed, sealedAt, database, wal, free, doubt, crlThis, crlNext *prometheus.Desc
+	holds, conflicts, unsealed, sealedAt, database, year, wal, free, doubt, crlThis, crlNext *prometheus.Desc
 
 	mu   sync.Mutex
 	last reading
@@ -47,6 +47,7 @@ func newFigures(s *store.Store, now func() time.Time, log *slog.Logger) *figures
 		unsealed:  gauge("assay_audit_unsealed_rows", "Audit rows that no seal is over yet."),
 		sealedAt:  gauge("assay_audit_last_seal_timestamp_seconds", "When the audit was last sealed; 0 for never."),
 		database:  gauge("assay_store_database_bytes", "Size of the database file."),
+		year:      gauge("assay_store_year_bytes", "Size of a table's partition of a year, with its indexes (PostgreSQL only).", "table", "year"),
 		wal:       gauge("assay_store_wal_bytes", "Size of the database's write-ahead log."),
 		free:      gauge("assay_store_free_bytes", "Room left on the file system that the database is on."),
 		doubt:     gauge("assay_clock_doubtful", "1 while this server removes nothing, because its clock may be far ahead."),
@@ -56,7 +57,7 @@ func newFigures(s *store.Store, now func() time.Time, log *slog.Logger) *figures
 }
 
 func (f *figures) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{f.holds, f.conflicts, f.unsealed, f.sealedAt, f.database, f.wal, f.free, f.doubt, f.crlThis, f.crlNext} {
+	for _, d := range []*prometheus.Desc{f.holds, f.conflicts, f.unsealed, f.sealedAt, f.database, f.year, f.wal, f.free, f.doubt, f.crlThis, f.crlNext} {
 		out <- d
 	}
 }
@@ -75,6 +76,9 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 	gauge(f.unsealed, float64(now.Unsealed))
 	gauge(f.sealedAt, seconds(now.SealedAt))
 	gauge(f.database, float64(now.Database))
+	for _, y := range now.Years {
+		gauge(f.year, float64(y.Bytes), y.Table, y.Year)
+	}
 	gauge(f.wal, float64(now.WAL))
 	gauge(f.free, float64(now.Free))
 	if now.doubtful {

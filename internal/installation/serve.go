@@ -325,7 +325,7 @@ func (i *Installation) newServer(ctx context.Context, running *Running, policies
 	})
 }
 
-// upkeep does the periodic work: CRLs, dead claims, clean-up, and this server's counts of strangers' refusals.
+// upkeep does the periodic work: CRLs, dead claims, clean-up, retention, partitions, and this server's counts of strangers' refusals.
 func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *turns, log *slog.Logger) {
 	clean := &cleaning{installation: i, log: log}
 	shared := func(ctx context.Context) error {
@@ -333,6 +333,7 @@ func (i *Installation) upkeep(ctx context.Context, acme *server.Server, turns *t
 			acme.RenewCRLs(ctx),
 			i.undoDeadClaims(ctx, i.now().Add(-turns.every), log),
 			clean.up(ctx),
+			i.Store.MakeYears(ctx, i.now()),
 		)
 	}
 	turns.periodically(ctx, "upkeep", func(ctx context.Context) error {

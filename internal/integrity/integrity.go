@@ -17,6 +17,7 @@ import (
 	"assay/internal/audit"
 	"assay/internal/issuance"
 	"assay/internal/store"
+	"assay/policy"
 )
 
 // Fault is a row that breaks a rule.
@@ -50,6 +51,7 @@ type Counts struct {
 	Seals        int `json:"seals"`
 	Sealed       int `json:"sealedAuditRows"`
 	Unsealed     int `json:"unsealedAuditRows"` // what was changed in them is not found
+	PutAway      int `json:"putAway"`           // evidence and decisions that certificates name, of years that were detached
 }
 
 // Check checks the whole database. The error is that it could not be read to the end.
@@ -58,12 +60,16 @@ func Check(ctx context.Context, s *store.Store, o Options) (Counts, error) {
 	if err := c.openIssuers(ctx); err != nil {
 		return c.counts, err
 	}
+	var err error
+	if c.putAway, err = s.PutAway(ctx); err != nil {
+		return c.counts, fmt.Errorf("check database: %w", err)
+	}
 	for _, part := range []func(context.Context) error{
 		func(ctx context.Context) error {
-			return each(ctx, c, &c.counts.Certificates, s.CertificateStates(ctx), c.certificateRules(ctx), func(r *store.CertificateState) string { return string(r.ID) })
+			return each(ctx, c, &c.counts.Certificates, with(s.CertificateStates(ctx), c.excuseCertificate), c.certificateRules(ctx), func(r *store.CertificateState) string { return string(r.ID) })
 		},
 		func(ctx context.Context) error {
-			return each(ctx, c, &c.counts.Orders, s.OrderStates(ctx), orderRules, func(r *store.OrderState) string { return string(r.ID) })
+			return each(ctx, c, &c.counts.Orders, with(s.OrderStates(ctx), c.excuseOrder), orderRules, func(r *store.OrderState) string { return string(r.ID) })
 		},
 		func(ctx context.Context) error {
 			return each(ctx, c, &c.counts.Codes, s.CodeStates(ctx), codeRules, func(r *store.CodeState) string { return string(r.ID) })
@@ -95,6 +101,43 @@ type check struct {
 	options Options
 	counts  Counts
 	issuers map[issuance.IssuerID]issuer
+	putAway func(id string) bool
+}
+
+// excuseCertificate takes what lies in a year that was detached for right.
+func (c *check) excuseCertificate(r *store.CertificateState) {
+	if r.DecisionOrder == "" && c.putAway(string(r.Decision)) {
+		r.DecisionOrder, r.DecisionOutcome = r.Order, policy.Issue
+		c.counts.PutAway++
+	}
+	if r.EvidenceOrder == "" && c.putAway(string(r.Evidence)) {
+		r.EvidenceOrder = r.Order
+		c.counts.PutAway++
+	}
+}
+
+// excuseOrder takes what lies in a year that was detached for right.
+func (c *check) excuseOrder(o *store.OrderState) {
+	if o.DecisionOrder == "" && c.putAway(string(o.Decision)) {
+		o.DecisionOrder = o.ID
+	}
+	if o.EvidenceOrder == "" && c.putAway(string(o.Evidence)) {
+		o.EvidenceOrder = o.ID
+	}
+}
+
+// with does something to every row of a list.
+func with[T any](rows iter.Seq2[T, error], do func(*T)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for row, err := range rows {
+			if err == nil {
+				do(&row)
+			}
+			if !yield(row, err) {
+				return
+			}
+		}
+	}
 }
 
 func (c *check) fault(rule, of, format string, args ...any) {

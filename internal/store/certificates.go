@@ -83,13 +83,9 @@ func (s *Store) CollectCertificate(ctx context.Context, call issuance.Call, id i
 	}
 	var collected issuance.Certificate
 	err = s.transaction(ctx, kind, call, what, func(t *tx) error {
-		var c issuance.Certificate
-		err := t.ask(locking(func(row scanner) (err error) {
-			c, err = scanCertificate(row)
-			return err
-		}, certificateByID, string(id)))
-		if err = notFound(err); errors.Is(err, issuance.ErrNotFound) || err == nil && c.ID == "" {
-			return keep(issuance.ErrNotFound)
+		c, err := scanCertificate(t.locked(certificateByID, string(id)))
+		if errors.Is(err, issuance.ErrNotFound) {
+			return keep(err)
 		}
 		if err != nil {
 			return err
@@ -131,7 +127,7 @@ func certificateRow(action audit.Action, c *issuance.Certificate) audit.Row {
 // transaction. Its credential, if it is the present certificate of one, is not renewed by itself any
 // more. issuance.ErrConflict if it is not valid (revoked already, reserved, abandoned).
 func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r issuance.Revocation) (c issuance.Certificate, err error) {
-	err = s.change(ctx, call, "revoke certificate", func(t *tx) error {
+	err = s.step(ctx, call, "revoke certificate", func(t *tx) error {
 		c, err = scanCertificate(t.row(`UPDATE certificates SET status = 'revoked', revoked_at = ?, revoked_reason = ?
 			WHERE id = ? AND status = 'valid' RETURNING `+certificateColumns, stamp(call.Now), r.Reason, string(r.Certificate)))
 		if errors.Is(err, issuance.ErrNotFound) {
@@ -148,14 +144,13 @@ func (s *Store) RevokeCertificate(ctx context.Context, call issuance.Call, r iss
 	return c, err
 }
 
-// recordRevocation marks the CRL of a certificate that was just revoked stale, and adds the audit row.
+// recordRevocation adds the audit row of a certificate that was just revoked, and has the CRL of its shard marked
+// stale at the end of the transaction.
 func (s *Store) recordRevocation(t *tx, call issuance.Call, c *issuance.Certificate, r issuance.Revocation) error {
-	err := t.write(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
-		VALUES (?, ?, 0, ?, 0, 0, 1, 1) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = crls.revision + 1`,
-		string(c.Issuer), c.CRLShard, []byte{})
-	if err != nil {
-		return err
+	if t.revoked == nil {
+		t.revoked = map[shard]int{}
 	}
+	t.revoked[shard{c.Issuer, c.CRLShard}]++
 	row := certificateRow(audit.CertificateRevoked, c)
 	row.Account = string(r.Account)
 	row.Detail = map[string]string{"reason": strconv.Itoa(r.Reason), "certificateSerial": c.Serial}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -101,7 +102,7 @@ func (p *postgresCopy) row(ctx context.Context, query string, args ...any) scann
 }
 
 func (p *postgresCopy) tables(ctx context.Context) ([]table, error) {
-	const ours = `c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('goose_db_version', 'schema_compatibility')`
+	const ours = `c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname NOT IN ('goose_db_version', 'schema_compatibility')`
 	var r readTables
 	err := p.each(ctx, r.column, `SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), coalesce(array_position(k.conkey, a.attnum), 0)
 		FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -155,10 +156,31 @@ func (p *postgresCopy) read(ctx context.Context, t table) iter.Seq2[[]any, error
 func (p *postgresCopy) write(ctx context.Context, t table, rows iter.Seq2[[]any, error]) error {
 	next, stop := iter.Pull2(rows)
 	defer stop()
-	_, err := p.tx.CopyFrom(ctx, pgx.Identifier{t.name}, t.names(), pgx.CopyFromFunc(func() ([]any, error) {
+	first, err, _ := next()
+	if err == nil && first != nil {
+		err = p.makeYears(ctx, t, first)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = p.tx.CopyFrom(ctx, pgx.Identifier{t.name}, t.names(), pgx.CopyFromFunc(func() ([]any, error) {
+		if row := first; row != nil {
+			first = nil
+			return row, nil
+		}
 		row, err, _ := next()
 		return row, err
 	}))
+	return err
+}
+
+// makeYears makes the partitions of the years since a table's first row: those to come are there.
+func (p *postgresCopy) makeYears(ctx context.Context, t table, first []any) error {
+	if !slices.Contains(tablesInYears, t.name) {
+		return nil
+	}
+	_, err := p.tx.Exec(ctx, `SELECT make_year(name, year, NULL) FROM tables_in_years, generate_series(2020, $3) AS year
+		WHERE name = $1 AND first_of_year(prefix, year + 1) > $2`, t.name, first[t.key()[0]], time.Now().UTC().Year())
 	return err
 }
 

@@ -173,7 +173,7 @@ func (s *Store) withdraw(t *tx, call issuance.Call, k *issuance.DeviceCredential
 // endCode revokes the code of a credential if nobody used it. ErrConflict while a certificate is
 // being issued for it: then nothing was changed.
 func (s *Store) endCode(t *tx, call issuance.Call, id issuance.CodeID) error {
-	c, err := scanCode(t.row(`SELECT `+codeColumns+` FROM codes WHERE id = ?`, string(id)))
+	c, err := scanCode(t.locked(`SELECT `+codeColumns+` FROM codes WHERE id = ?`, string(id)))
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"assay/internal/audit"
@@ -45,16 +48,40 @@ func (s *Store) RevokedSerials(ctx context.Context, issuer issuance.IssuerID, sh
 	return revoked, nil
 }
 
+// shard is what one CRL is about.
+type shard struct {
+	issuer issuance.IssuerID
+	number int
+}
+
+// endRevocations marks the CRL of every shard stale that the change revoked certificates of. Changes that revoke
+// in one shard wait here for each other until they are committed: so it comes last, and in one order for all.
+func (t *tx) endRevocations() error {
+	inOrder := func(a, b shard) int {
+		return cmp.Or(cmp.Compare(a.issuer, b.issuer), cmp.Compare(a.number, b.number))
+	}
+	for _, of := range slices.SortedFunc(maps.Keys(t.revoked), inOrder) {
+		err := t.write(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
+			VALUES (?1, ?2, 0, ?3, 0, 0, 1, ?4) ON CONFLICT (issuer, shard) DO UPDATE SET stale = 1, revision = crls.revision + ?4`,
+			string(of.issuer), of.number, []byte{}, t.revoked[of])
+		if err != nil {
+			return fmt.Errorf("mark CRL stale: %w", err)
+		}
+	}
+	return nil
+}
+
 // PutCRL stores a CRL whose number is the stored one's plus one (1 for the first), else
 // issuance.ErrConflict. It is marked stale if a certificate was revoked since its revision was read:
 // it may lack that certificate.
 func (s *Store) PutCRL(ctx context.Context, call issuance.Call, crl issuance.CRL) error {
-	return s.change(ctx, call, "store CRL", func(t *tx) error {
+	return s.step(ctx, call, "store CRL", func(t *tx) error {
 		n, err := t.exec(`INSERT INTO crls (issuer, shard, number, der, this_update, next_update, stale, revision)
 			SELECT ?1, ?2, ?3, ?4, ?5, ?6, 0, 0
 			WHERE ?3 = 1 + coalesce((SELECT number FROM crls WHERE issuer = ?1 AND shard = ?2), 0)
 			ON CONFLICT (issuer, shard) DO UPDATE SET number = excluded.number, der = excluded.der,
-				this_update = excluded.this_update, next_update = excluded.next_update, stale = CASE WHEN crls.revision <> ?7 THEN 1 ELSE 0 END`,
+				this_update = excluded.this_update, next_update = excluded.next_update, stale = CASE WHEN crls.revision <> ?7 THEN 1 ELSE 0 END
+				WHERE crls.number = excluded.number - 1`,
 			string(crl.Issuer), crl.Shard, crl.Number, crl.DER, stamp(crl.ThisUpdate), stamp(crl.NextUpdate), crl.Revision)
 		if err != nil {
 			return err

@@ -80,6 +80,8 @@ type session interface {
 	write(query string, args ...any) error
 	// row runs a query (a write with RETURNING, too) for at most one row.
 	row(query string, args ...any) scanner
+	// locked is row, of which nobody changes what it reads until the transaction ends.
+	locked(query string, args ...any) scanner
 	// contest is for rows that this change rests on without changing them. It runs a write that leaves them
 	// as they are, so that a change which began before and changes them begins again, or this one waits for
 	// it. Where there is one writer there is nothing to do.
@@ -96,7 +98,8 @@ type session interface {
 // tx is what a change may do. It is valid while the change runs, on one goroutine.
 type tx struct {
 	session
-	audited []event // audit rows that it wrote: counted once they are committed
+	audited []event       // audit rows that it wrote: counted once they are committed
+	revoked map[shard]int // how many certificates it revoked
 
 	// The id of the last audit row, and the nonce that was spent: either tells afterwards that the change was
 	// committed.
@@ -183,7 +186,14 @@ func (s *Store) transaction(ctx context.Context, kind changeKind, call issuance.
 		if err := s.once(t, call.Now, call.Once); err != nil {
 			return err
 		}
-		return t.forgetOnce(call.Once, fn(t))
+		err := t.forgetOnce(call.Once, fn(t))
+		if !keeps(err) {
+			return err
+		}
+		if failed := t.endRevocations(); failed != nil {
+			return failed
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

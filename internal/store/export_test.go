@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"testing/fstest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -153,4 +156,41 @@ func (s *Store) Settings(ctx context.Context, kind string) (map[string]string, e
 		return nil
 	})
 	return settings, err
+}
+
+// olderSchema are PostgreSQL's migrations up to a version.
+func olderSchema(version int64) (fs.FS, error) {
+	older := fstest.MapFS{}
+	names, err := fs.Glob(postgresSchema, "*.sql")
+	for _, name := range names {
+		var of int64
+		if _, err := fmt.Sscanf(name, "%d_", &of); err == nil && of <= version {
+			content, err := fs.ReadFile(postgresSchema, name)
+			if err != nil {
+				return nil, err
+			}
+			older[name] = &fstest.MapFile{Data: content}
+		}
+	}
+	return older, err
+}
+
+// OpenOlder migrates a PostgreSQL database to an older version, and opens it as a program of that version.
+func OpenOlder(ctx context.Context, location string, version int64, o Options) (*Store, error) {
+	schema, err := olderSchema(version)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := migratePostgres(ctx, location, schema, false); err != nil {
+		return nil, err
+	}
+	return open(ctx, location, o, schema)
+}
+
+// Years are the partitions by year.
+func (s *Store) Years(ctx context.Context) ([]Year, error) { return s.db.(*postgresDB).years(ctx) }
+
+// MakeYearsOf is MakeYears with another bound.
+func (s *Store) MakeYearsOf(ctx context.Context, now time.Time, most int) error {
+	return s.db.(*postgresDB).makeYears(ctx, changeByRow, now, most)
 }

@@ -19,8 +19,9 @@ type Figures struct {
 	SealedAt      time.Time
 	CRLs          map[issuance.IssuerID]CRLAge
 
-	Database  int64 // bytes
-	WAL, Free int64 // bytes of SQLite's log, and free on its file system; 0 on PostgreSQL
+	Database  int64  // bytes
+	Years     []Year // partitions by year; none on SQLite
+	WAL, Free int64  // bytes of SQLite's log, and free on its file system; 0 on PostgreSQL
 }
 
 // CRLAge is how old an issuer's CRLs are: the oldest of its shards.

@@ -2,11 +2,8 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 
 	"assay/internal/audit"
 	"assay/internal/issuance"
@@ -44,114 +41,6 @@ func (s *Store) ForgetDevice(ctx context.Context, call issuance.Call, id issuanc
 
 // found are rows that hold personal values of a device.
 type found struct{ evidence, decisions, audit map[string]bool }
-
-// strays finds rows that hold the device's serial number or UDID, and that no reference leads to, such as
-// evidence that was refused. It reads the tables from end to end, page by page, beside the writer.
-func (s *Store) strays(ctx context.Context, d issuance.Device) (found, error) {
-	rows := found{evidence: map[string]bool{}, decisions: map[string]bool{}, audit: map[string]bool{}}
-	for _, value := range []string{d.Serial, d.UDID} {
-		if value == "" {
-			continue
-		}
-		lower := strings.ToLower(value)
-		quoted, err := json.Marshal(lower)
-		if err != nil {
-			return rows, err
-		}
-		inJSON := string(quoted[1 : len(quoted)-1])
-		for _, table := range []struct {
-			name, columns, key, condition string
-			args                          []any
-			into                          map[string]bool
-		}{
-			{"evidence", "id, coalesce(facts, ''), device_error, object", "id",
-				"(instr(lower(facts), ?) > 0 OR instr(lower(device_error), ?) > 0 OR instr(object, ?) > 0 OR instr(object, ?) > 0 OR instr(object, ?) > 0)",
-				[]any{inJSON, lower, []byte(value), []byte(lower), []byte(strings.ToUpper(value))}, rows.evidence},
-			{"decisions", "id, coalesce(input, ''), '', NULL", "id", "instr(lower(input), ?) > 0", []any{inJSON}, rows.decisions},
-			{"audit_personal", `audit, "values", '', NULL`, "audit", `instr(lower("values"), ?) > 0`, []any{inJSON}, rows.audit},
-		} {
-			q := selection{where: []string{table.condition}, args: table.args}
-			l := list[stray]{
-				what: "search " + table.name, columns: "SELECT " + table.columns + " FROM " + table.name, key: table.key,
-				scan:  func(row scanner) (r stray, err error) { return r, row.Scan(&r.id, &r.json, &r.text, &r.object) },
-				keyOf: func(r *stray) []any { return []any{r.id} },
-			}
-			for r, err := range l.rows(ctx, s.reads, &q, issuance.Page{}) {
-				if err != nil {
-					return rows, err
-				}
-				if r.names(value) {
-					table.into[r.id] = true
-				}
-			}
-		}
-	}
-	return rows, nil
-}
-
-// stray is a row that may name a device.
-type stray struct {
-	id, json, text string
-	object         []byte
-}
-
-// names reports whether the row names the device with this serial number or UDID, and not merely one whose
-// name holds that one: what is erased of another device is lost.
-func (r *stray) names(value string) bool {
-	var v any
-	if json.Unmarshal([]byte(r.json), &v) != nil { // then it is empty, or nothing that was written as JSON
-		v = r.json
-	}
-	return valueNames(v, value) || namedIn(r.text, value) || namedIn(string(r.object), value)
-}
-
-// valueNames looks for a name in every text of a JSON value.
-func valueNames(v any, name string) bool {
-	switch v := v.(type) {
-	case string:
-		return namedIn(v, name)
-	case []any:
-		return slices.ContainsFunc(v, func(one any) bool { return valueNames(one, name) })
-	case map[string]any:
-		for _, one := range v {
-			if valueNames(one, name) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// namedIn reports whether a text or an object in DER holds a name as a whole: between other characters than
-// letters and digits, or behind its length. UDIDs compare without case, and lists write them either way.
-func namedIn(text, name string) bool {
-	text, name = lowerASCII(text), lowerASCII(name)
-	isWord := func(b byte) bool { return b >= '0' && b <= '9' || b >= 'a' && b <= 'z' }
-	for from := 0; ; {
-		at := strings.Index(text[from:], name)
-		if at < 0 {
-			return false
-		}
-		at += from
-		end := at + len(name)
-		begins, ends := at == 0 || !isWord(text[at-1]), end == len(text) || !isWord(text[end])
-		if begins && ends || at > 0 && int(text[at-1]) == len(name) {
-			return true
-		}
-		from = at + 1
-	}
-}
-
-// lowerASCII keeps every byte where it is, also of what is no text.
-func lowerASCII(text string) string {
-	b := []byte(text)
-	for i, c := range b {
-		if c >= 'A' && c <= 'Z' {
-			b[i] = c + ('a' - 'A')
-		}
-	}
-	return string(b)
-}
 
 // forgetting is one device being forgotten.
 type forgetting struct {
@@ -195,9 +84,16 @@ func (f *forgetting) run(rows found, revoke bool) error {
 	if err := f.t.write(`UPDATE certificates SET der = ? WHERE device = ? AND der IS NOT NULL`, []byte{}, id); err != nil {
 		return err
 	}
+	for _, expected := range expectations(f.device) { // by certificates that went to another one
+		if err := f.t.write(`UPDATE certificates SET `+expected.column+` = '' WHERE `+expected.condition, expected.value); err != nil {
+			return err
+		}
+	}
 	// Conflicts of other devices, with which a list once took this one for.
-	if err := f.t.write(`DELETE FROM device_conflicts WHERE said <> '' AND (said = ? OR lower(said) = ?)`, f.device.Serial, udidKey(f.device.UDID)); err != nil {
-		return err
+	for _, value := range []string{f.device.Serial, f.device.UDID} {
+		if err := f.t.write(`DELETE FROM device_conflicts WHERE said <> '' AND lower(said) = ?`, lowerASCII(value)); err != nil {
+			return err
+		}
 	}
 	row := audit.Row{Action: audit.DeviceForgotten, Device: id, Detail: map[string]string{
 		"evidence": strconv.Itoa(f.done.Evidence), "certificates": strconv.Itoa(f.done.Certificates), "auditRows": strconv.Itoa(f.done.AuditRows)}}
@@ -230,6 +126,9 @@ func (f *forgetting) gather(rows *found) error {
 		{rows.audit, `SELECT id FROM audit WHERE device = ?`},
 		{rows.audit, `SELECT audit.id FROM codes JOIN audit ON audit.code = codes.id WHERE codes.device = ?`},
 		{rows.audit, `SELECT audit.id FROM certificates JOIN audit ON audit.order_id = certificates.order_id WHERE certificates.device = ?`},
+		// What a list said of another device, and was this one's.
+		{rows.audit, `SELECT audit.id FROM device_conflicts AS c JOIN audit ON audit.device = c.device
+			WHERE c.other = ?1 AND audit.action = '` + string(audit.DeviceConflict) + `' AND instr(audit.detail, ?1) > 0`},
 	} {
 		if err := f.t.rows(add(part.into), part.query, id); err != nil {
 			return err

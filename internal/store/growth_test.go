@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ import (
 	"assay/internal/store/storetest"
 )
 
-// What an enrolment and the work of every minute cost must not grow with the database: every statement
+// What an enrolment, the work of every minute and forgetting a device cost must not grow with the database: every statement
 // finds its rows by an index, or reads a table that does not grow with certificates.
 func TestNoStatementReadsAWholeTable(t *testing.T) {
 	s := openAt(t, newPath(t))
@@ -37,7 +38,12 @@ func TestNoStatementReadsAWholeTable(t *testing.T) {
 	if _, err := s.ApplyRetention(t.Context(), b.Now, issuance.Retention{Issued: issuance.Keep{Facts: time.Hour}}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.ForgetDevice(t.Context(), b.Operator(), c.Device, true); err != nil {
+		t.Fatal(err)
+	}
 	small := []string{"nonce_keys", "newer", "issuers", "crls", "one", "r", "k"} // their size is that of the configuration
+	// Indexes of what was not issued, which leaves in time, and of the few personal values with texts of others.
+	few := regexp.MustCompile(`^(evidence_kept_back|decisions_kept_back|certificates_abandoned|certificates_reserved|orders_retention|audit_personal_texts)$`)
 	explained := 0
 	for _, statement := range s.Statements() {
 		if !strings.Contains(statement, "FROM") && !strings.Contains(statement, "UPDATE") {
@@ -45,7 +51,7 @@ func TestNoStatementReadsAWholeTable(t *testing.T) {
 		}
 		explained++
 		for _, s := range scans(t, s.ReadPool(), statement) {
-			if !slices.Contains(small, s.table) {
+			if !slices.Contains(small, s.table) && !few.MatchString(s.index) {
 				t.Errorf("%s is read from end to end in:\n%s", s.table, statement)
 			}
 		}

@@ -74,9 +74,12 @@ func postgresVersion(ctx context.Context, q interface {
 type Migration struct {
 	From, To int64    // schema versions; the same if there was nothing to do
 	Steps    []string // the files of the migrations, in order
+	Notes    []string // what to know of a step before it is taken
+	Years    []Year   // the tables that lie in partitions by year, as they are now; none before they do
 }
 
-// Migrate brings the schema of a PostgreSQL database up to date; dry says only what it would do. Servers of
+// Migrate brings the schema of a PostgreSQL database up to date, and the partitions by year, however many rows have
+// to be moved; dry says only what it would do. Servers of
 // the version before may be using it meanwhile; of several calls at once one does the work. It refuses
 // another program's database, and one whose schema is newer (*NewerSchemaError).
 func Migrate(ctx context.Context, location string, dry bool) (Migration, error) {
@@ -117,11 +120,30 @@ func migratePostgres(ctx context.Context, location string, schema fs.FS, dry boo
 			m.Steps = append(m.Steps, s.Path)
 		}
 	}
-	if dry || len(m.Steps) == 0 {
-		return m, nil
+	if m.Notes, err = notes(ctx, d, m.From); err != nil {
+		return m, err
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return m, fmt.Errorf("from version %d to %d: %w", m.From, m.To, err)
+	if !dry && len(m.Steps) > 0 {
+		if _, err := provider.Up(ctx); err != nil {
+			return m, fmt.Errorf("from version %d to %d: %w", m.From, m.To, err)
+		}
 	}
-	return m, nil
+	if !dry && m.To >= yearsSince {
+		if err := d.makeYears(ctx, changeByRow|changeOffline, time.Now(), nil); err != nil {
+			return m, err
+		}
+	}
+	m.Years, err = d.years(ctx)
+	return m, err
+}
+
+// notes are what to know before a database that is at a version is migrated.
+func notes(ctx context.Context, d *postgresDB, from int64) (notes []string, err error) {
+	if from > 0 && from < yearsSince {
+		var bytes int64
+		err = d.row(ctx, `SELECT sum(pg_relation_size(oid))::bigint FROM pg_class
+			WHERE relnamespace = current_schema()::regnamespace AND relname IN ('evidence', 'decisions', 'audit', 'audit_personal', 'certificates')`).Scan(&bytes)
+		notes = append(notes, fmt.Sprintf("00007_years.sql reads %d MB of tables in one transaction, to make indexes and to lay evidence, decisions, audit and audit_personal into partitions by year; requests wait until it is done. No row is written anew: those that are there stay one partition, of this year and all before.", bytes>>20))
+	}
+	return notes, err
 }

@@ -145,6 +145,10 @@ func (p *pgSession) row(query string, args ...any) scanner {
 	})
 }
 
+func (p *pgSession) locked(query string, args ...any) scanner {
+	return p.row(query+forUpdate, args...)
+}
+
 func (p *pgSession) contest(query string, args ...any) error { return p.write(query, args...) }
 
 func (p *pgSession) updated(read, id, update string, args ...any) scanner {

@@ -83,6 +83,27 @@ func TestARowThatIsMissedUndoesTheChange(t *testing.T) {
 	}
 }
 
+// numbers are the rows of a query for a name and a number.
+func (p *postgres) numbers(t testing.TB, url, query string) map[string]int {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	rows, err := conn.Query(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := map[string]int{}
+	var name string
+	var n int
+	if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { numbers[name] = n; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return numbers
+}
+
 func TestOpenRefusesADatabaseThatItCannotUse(t *testing.T) {
 	p := newPostgres(t)
 	open := func(url string) error {

@@ -87,6 +87,8 @@ func (c *conn) row(query string, args ...any) scanner {
 	return s.QueryRowContext(context.Background(), args...)
 }
 
+func (c *conn) locked(query string, args ...any) scanner { return c.row(query, args...) }
+
 func (c *conn) contest(string, ...any) error { return nil }
 
 // updated runs a conditional update of one row and reads the row back by its id; there is none if

@@ -106,7 +106,7 @@ func renewalOf(c *issuance.Certificate, before time.Duration) time.Time {
 // leaveRevoked keeps the credential of a certificate that somebody revoked from having the next one:
 // the code of a renewal under way is revoked, and nothing is due any more.
 func (s *Store) leaveRevoked(t *tx, call issuance.Call, c *issuance.Certificate) error {
-	k, err := scanCredential(t.row(`SELECT `+credentialColumns+` FROM device_credentials AS k
+	k, err := scanCredential(t.locked(`SELECT `+credentialColumns+` FROM device_credentials AS k
 		WHERE k.id = (SELECT credential FROM documents WHERE code = ?1) AND (k.certificate = ?2 OR k.code = ?1)`, string(c.Code), string(c.ID)))
 	if errors.Is(err, issuance.ErrNotFound) {
 		return nil
