@@ -228,15 +228,10 @@ func checkTree(t *testing.T, c *collector, database string) {
 		"POST /acme/{dir}/order/{id}/finalize": `POST /acme/{dir}/order/{id}/finalize
   read accounts
   read orders
-  read evidence
-  read codes
   decide
     use policy
     read devices
-    read devices
-    read devices
     read certificates
-    read holds
     POST opinion
   begin issue
   sign certificate
@@ -245,7 +240,6 @@ func checkTree(t *testing.T, c *collector, database string) {
 		"POST /acme/{dir}/challenge/{id}": `POST /acme/{dir}/challenge/{id}
   read accounts
   read orders
-  read codes
   verify attestation
   answer challenge
 `,
