@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,13 @@ const (
 	// commitDelay is how long a commit waits for others to share it, once changes come together: a
 	// commit writes each page that it touched whole, so a shared one costs the processor less.
 	commitDelay = 5 * time.Millisecond
+
+	// logLimit is how large the write-ahead log may grow until the writer begins it anew, in bytes. SQLite does so
+	// by itself only if a commit meets a moment without any reader, of which there are none under load.
+	logLimit = 64 << 20
+	// logPatience is how long, in milliseconds, that waits for readers of an older state to end. They are short,
+	// but for a backup.
+	logPatience = 50
 )
 
 // writer owns the one connection that writes. Changes that wait while a commit is being fsynced
@@ -40,6 +48,10 @@ type writer struct {
 	closed bool
 
 	relaxed bool // the connection is at synchronous=NORMAL
+
+	log      string // path of the write-ahead log
+	logLimit int64
+	logAim   int64 // size at which to begin it anew
 	pulse
 	metrics *metrics
 	now     func() time.Time
@@ -78,6 +90,8 @@ func newWriter(ctx context.Context, path string, m *metrics, now func() time.Tim
 		conn: &conn{c: c, stmts: make(map[string]*sql.Stmt)},
 		jobs: make(chan *job, queueLength),
 		done: make(chan struct{}),
+
+		log: path + "-wal", logLimit: logLimit, logAim: logLimit,
 
 		metrics: m, now: now,
 	}
@@ -141,7 +155,37 @@ func (w *writer) loop() {
 		}
 		batch = w.gather(append(batch[:0], first))
 		w.commit(batch)
+		w.trimLog()
 	}
+}
+
+// trimLog moves the log into the database and begins it anew if it is too large. Where readers hold that up, it is
+// tried again when the log has grown by as much once more: nothing is lost by a large log but time.
+func (w *writer) trimLog() {
+	info, err := os.Stat(w.log)
+	if err != nil || info.Size() < w.logAim {
+		return
+	}
+	w.logAim = info.Size() + w.logLimit
+	var busy, frames, moved int
+	err = w.patiently(logPatience, func() error {
+		return w.conn.c.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved)
+	})
+	if err == nil && busy == 0 {
+		w.logAim = w.logLimit
+	}
+}
+
+// patiently does something that waits for others for so many milliseconds.
+func (w *writer) patiently(patience int, work func() error) error {
+	set := func(ms int) error {
+		_, err := w.conn.c.ExecContext(context.Background(), fmt.Sprintf("PRAGMA busy_timeout=%d", ms))
+		return err
+	}
+	if err := set(patience); err != nil {
+		return err
+	}
+	return errors.Join(work(), set(busyTimeout))
 }
 
 // gather adds what waits already.
