@@ -63,7 +63,7 @@ func New(o Options) *Gate {
 	g.vouched.size = o.Keys
 	for _, k := range Catalogue() {
 		if r := o.Rates[k.Name]; r != (Rate{}) {
-			g.tables[k.Name] = newTable(k, r, o.Keys, o.Metrics.Overflow.WithLabelValues(string(k.Name)))
+			g.tables[k.Name] = newTable(k, r, o.Keys, o.Metrics.Overflow.WithLabelValues(string(k.Name)), o.Now)
 		}
 	}
 	o.Metrics.watch(g)
@@ -91,7 +91,6 @@ type Charge struct {
 // longer than the client does, whose context ctx is. Its error is a *Refused, which comes after MaxWait, too, or a
 // client could ask again at once.
 func (g *Gate) Pass(ctx context.Context, charges ...Charge) error {
-	now := g.o.Now()
 	var held [4]reservation // no request meets more
 	taken := held[:0]
 	var slowest reservation
@@ -100,10 +99,10 @@ func (g *Gate) Pass(ctx context.Context, charges ...Charge) error {
 		if !limited {
 			continue
 		}
-		r, ok := t.reserve(c.Key, now, MaxWait)
+		r, ok := t.reserve(c.Key, MaxWait)
 		if !ok {
-			giveBack(taken, now)
-			return g.refuse(ctx, r, now)
+			giveBack(taken)
+			return g.refuse(ctx, r, g.o.Now())
 		}
 		taken = append(taken, r)
 		if r.wait > slowest.wait {
@@ -116,9 +115,9 @@ func (g *Gate) Pass(ctx context.Context, charges ...Charge) error {
 	return g.wait(ctx, taken, slowest)
 }
 
-func giveBack(taken []reservation, now time.Time) {
+func giveBack(taken []reservation) {
 	for _, r := range taken {
-		r.giveBack(now)
+		r.giveBack()
 	}
 }
 
@@ -127,14 +126,13 @@ func (g *Gate) wait(ctx context.Context, taken []reservation, slowest reservatio
 	t := slowest.table
 	if g.waiting.Add(1) > int64(g.o.Waiting) {
 		g.waiting.Add(-1)
-		now := g.o.Now()
-		giveBack(taken, now)
-		return g.refuse(ctx, slowest, now)
+		giveBack(taken)
+		return g.refuse(ctx, slowest, g.o.Now())
 	}
 	defer g.waiting.Add(-1)
 	g.o.Metrics.count(t.kind.Name, resultDelayed)
 	if err := g.sleep(ctx, slowest.wait); err != nil {
-		giveBack(taken, g.o.Now())
+		giveBack(taken)
 		g.o.Metrics.count(t.kind.Name, resultLeft)
 		return &Refused{Limit: t.kind.Name, Check: t.kind.Check, RetryAfter: time.Second, Left: true}
 	}

@@ -507,3 +507,21 @@ func TestManualListsEveryLimit(t *testing.T) {
 	}
 	manual.Part(t, "../../docs/rate-limits.md", "limits", table.String(), *update, "go test ./internal/limits -run Manual -update")
 }
+
+// TestTimeNeverGoesBackInABucket: of two requests at once, who reads the clock first must come first, or the time
+// between them would give its tokens twice.
+func TestTimeNeverGoesBackInABucket(t *testing.T) {
+	var tab *table
+	reads := 0
+	g := New(Options{Rates: map[Name]Rate{WrongCodes: {Events: 1, Per: time.Second, Burst: 1}}, Sleep: stay, Now: func() time.Time {
+		if reads++; tab.mu.TryLock() {
+			tab.mu.Unlock()
+			t.Error("the clock is read before it is the request's turn")
+		}
+		return epoch
+	}})
+	tab = g.tables[WrongCodes]
+	if err := g.Pass(t.Context(), one("a")); err != nil || reads == 0 {
+		t.Errorf("%v after %d looks at the clock", err, reads)
+	}
+}

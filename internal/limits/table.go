@@ -23,6 +23,9 @@ type table struct {
 	rate     Rate
 	size     int
 	overflow prometheus.Counter // requests that found no room
+	// now is read with the lock held: a bucket whose time goes back, because who read the clock first came second,
+	// would be given the same tokens again.
+	now func() time.Time
 
 	mu      sync.Mutex
 	buckets map[string]*list.Element
@@ -37,9 +40,9 @@ type bucket struct {
 	tokens *rate.Limiter
 }
 
-func newTable(k Kind, r Rate, size int, overflow prometheus.Counter) *table {
+func newTable(k Kind, r Rate, size int, overflow prometheus.Counter, now func() time.Time) *table {
 	return &table{
-		kind: k, rate: r, size: size, overflow: overflow, buckets: map[string]*list.Element{}, byUse: list.New(),
+		kind: k, rate: r, size: size, overflow: overflow, now: now, buckets: map[string]*list.Element{}, byUse: list.New(),
 		common: rate.NewLimiter(rate.Limit(commonShare*r.perSecond()), commonShare*r.Burst),
 	}
 }
@@ -53,9 +56,10 @@ type reservation struct {
 }
 
 // reserve takes a token that is there within most. Where there is none, ok is false and wait says when.
-func (t *table) reserve(key string, now time.Time, most time.Duration) (r reservation, ok bool) {
+func (t *table) reserve(key string, most time.Duration) (r reservation, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now := t.now()
 	token := t.of(key, now).ReserveN(now, 1)
 	r = reservation{t, key, token, token.DelayFrom(now)}
 	if r.wait > most {
@@ -66,10 +70,10 @@ func (t *table) reserve(key string, now time.Time, most time.Duration) (r reserv
 }
 
 // giveBack returns a token that was not used.
-func (r reservation) giveBack(now time.Time) {
+func (r reservation) giveBack() {
 	r.table.mu.Lock()
 	defer r.table.mu.Unlock()
-	r.token.CancelAt(now)
+	r.token.CancelAt(r.table.now())
 }
 
 // of is the bucket of a key; the caller holds the lock.
