@@ -232,7 +232,11 @@ func (r *rig) serve(ctx context.Context, term *terminal, o serveOptions) (*conte
 			return r.enrol(ctx, server.DirectoryURL(baseURL, "default"), func(*enroll.Device) string { return codes[i].value })
 		}, err
 	}
-	return &contender{name: "Assay", process: process{running.pid()}, prepare: prepare, stop: running.stop}, nil
+	c := &contender{name: "Assay", process: process{running.pid()}, prepare: prepare, stop: running.stop, database: r.database}
+	if c.database != nil {
+		c.name = "Assay on PostgreSQL"
+	}
+	return c, nil
 }
 
 // enrol lets a fresh iPhone enrol, with the identifier that it is given.

@@ -12,6 +12,7 @@ import (
 type benchCostCommand struct {
 	benchRounds
 	Concurrency int    `short:"c" default:"16" help:"Devices at a time."`
+	Postgres    bool   `help:"With the database in a PostgreSQL server of its own, whose CPU time is shown apart."`
 	CPUProfile  string `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile of the server."`
 }
 
@@ -27,6 +28,7 @@ processor busy: the clients keep the others busy under load, and the floor is ru
 
 Example:
   assay bench
+  assay bench --postgres
   assay bench --rounds 9 --devices 1000 --json
 
 Exit codes: 0 measured; 2 wrong flags; 3 failed.`
@@ -38,7 +40,7 @@ func (c *benchCostCommand) Run(ctx context.Context, term *terminal, g *globals) 
 	}
 	var rounds []round
 	err := benched(ctx, term, "", func(s *stage) error {
-		assay, err := s.newServer("server", serveOptions{cpuProfile: c.CPUProfile})
+		assay, err := s.newServer("server", c.Postgres, serveOptions{cpuProfile: c.CPUProfile})
 		if err != nil {
 			return err
 		}
@@ -78,6 +80,7 @@ func benchJSON(rounds []round) any {
 	return struct {
 		Ratio         spread[float64] `json:"ratio"`
 		CPUMicros     spread[float64] `json:"serverCPUMicroseconds"`
+		Database      spread[float64] `json:"databaseCPUMicroseconds,omitzero"`
 		FloorMicros   spread[float64] `json:"floorMicroseconds"`
 		Throughput    spread[float64] `json:"certificatesPerSecond"`
 		LatencyP50    spread[float64] `json:"latencyP50Microseconds"`
@@ -86,6 +89,7 @@ func benchJSON(rounds []round) any {
 	}{
 		spreadOf(rounds, round.ratio),
 		spreadOf(rounds, func(r round) float64 { return microseconds(r.CPU) }),
+		spreadOf(rounds, func(r round) float64 { return microseconds(r.Database) }),
 		spreadOf(rounds, func(r round) float64 { return microseconds(r.floor.total()) }),
 		spreadOf(rounds, func(r round) float64 { return r.Throughput }),
 		spreadOf(rounds, func(r round) float64 { return microseconds(r.Latency.P50) }),
@@ -106,6 +110,9 @@ func printBench(w io.Writer, rounds []round, c *benchCostCommand) {
 		len(rounds), c.Devices, c.Concurrency, runtime.NumCPU())
 	list := newFields(w)
 	list.add("server CPU", duration(func(r round) time.Duration { return r.CPU }), "per certificate")
+	if c.Postgres {
+		list.add("PostgreSQL's CPU", duration(func(r round) time.Duration { return r.Database }), "per certificate")
+	}
 	list.add("crypto floor", duration(func(r round) time.Duration { return r.floor.total() }), "per certificate")
 	list.add("ratio", fmt.Sprintf("%8.2f   (%.2f to %.2f)", ratio.Median, ratio.Min, ratio.Max))
 	list.add("  ES256 verify x7", duration(func(r round) time.Duration { return r.floor.VerifyP256 }), "each")

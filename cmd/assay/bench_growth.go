@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"assay/internal/issuance"
 	"assay/internal/store"
 )
@@ -16,6 +18,7 @@ type benchGrowthCommand struct {
 	benchRounds
 	Certificates []int  `default:"0,1000000" placeholder:"N,…" help:"Certificates stored before the load (${default})."`
 	Concurrency  int    `short:"c" default:"16" help:"Devices at a time."`
+	Postgres     bool   `help:"With each database in a PostgreSQL server of its own, whose CPU time is shown apart."`
 	Dir          string `placeholder:"DIR" help:"Where the databases lie until the bench ends. Default: the system's folder for temporary files."`
 	CPUProfile   string `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile of the server with the last of the databases."`
 }
@@ -57,7 +60,7 @@ func (c *benchGrowthCommand) Run(ctx context.Context, term *terminal, g *globals
 				o.cpuProfile = c.CPUProfile
 			}
 			var err error
-			if sizes[i], err = s.grow(fmt.Sprintf("server-%d", i), n, o); err != nil {
+			if sizes[i], err = s.grow(fmt.Sprintf("server-%d", i), c.Postgres, n, o); err != nil {
 				return err
 			}
 			if err := sizes[i].server.warmUp(ctx, c.Devices, c.Concurrency); err != nil {
@@ -89,8 +92,8 @@ func (c *benchGrowthCommand) Run(ctx context.Context, term *terminal, g *globals
 const growthPeriod = 182 * 24 * time.Hour
 
 // grow runs a server with so many certificates stored and their audit sealed.
-func (s *stage) grow(name string, certificates int, o serveOptions) (*grown, error) {
-	r, err := s.newRig(name)
+func (s *stage) grow(name string, onPostgres bool, certificates int, o serveOptions) (*grown, error) {
+	r, err := s.newRig(name, onPostgres)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +163,11 @@ func (s *stage) fill(r *rig, certificates int) error {
 			if err != nil {
 				return err
 			}
-			return room(figures.Database+figures.WAL, figures.Free, stored, certificates)
+			free, err := freeRoom(s.dir)
+			if err != nil {
+				return err
+			}
+			return room(figures.Database+figures.WAL, free, stored, certificates)
 		})
 	}
 	return errors.New("the device's certificate is not in the database")
@@ -171,6 +178,15 @@ const roomCheck = 10_000
 
 // spareRoom is what the bench leaves free of a file system, in bytes.
 const spareRoom = 2 << 30
+
+// freeRoom is how much room the file system of a folder has, in bytes.
+func freeRoom(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, fmt.Errorf("see how much room %s has: %w", dir, err)
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize), nil
+}
 
 // room says whether all certificates will fit, by what those that are stored take.
 func room(used, free int64, stored, certificates int) error {
@@ -193,6 +209,7 @@ func (g *grown) against(first *grown, figure func(round) float64) float64 {
 
 func throughputOf(r round) float64 { return r.Throughput }
 func cpuOf(r round) float64        { return microseconds(r.CPU) }
+func databaseOf(r round) float64   { return microseconds(r.Database) }
 func p99Of(r round) float64        { return microseconds(r.Latency.P99) }
 
 type growthLineJSON struct {
@@ -200,6 +217,7 @@ type growthLineJSON struct {
 	Bytes        int64           `json:"databaseBytes"`
 	Throughput   spread[float64] `json:"certificatesPerSecond"`
 	CPU          spread[float64] `json:"serverCPUMicroseconds"`
+	DatabaseCPU  spread[float64] `json:"databaseCPUMicroseconds,omitzero"`
 	P99          spread[float64] `json:"latencyP99Microseconds"`
 	Peak         spread[int64]   `json:"memoryPeakBytes"`
 	Against      againstJSON     `json:"againstFirst"`
@@ -208,6 +226,7 @@ type growthLineJSON struct {
 type againstJSON struct {
 	Throughput float64 `json:"throughput"`
 	CPU        float64 `json:"cpu"`
+	Database   float64 `json:"databaseCPU,omitzero"`
 	P99        float64 `json:"latencyP99"`
 }
 
@@ -216,9 +235,12 @@ func growthJSON(sizes []*grown) any {
 	for i, one := range sizes {
 		out[i] = growthLineJSON{
 			one.certificates, one.bytes,
-			spreadOf(one.rounds, throughputOf), spreadOf(one.rounds, cpuOf), spreadOf(one.rounds, p99Of),
+			spreadOf(one.rounds, throughputOf), spreadOf(one.rounds, cpuOf), spreadOf(one.rounds, databaseOf), spreadOf(one.rounds, p99Of),
 			spreadOf(one.rounds, func(r round) int64 { return r.Peak }),
-			againstJSON{one.against(sizes[0], throughputOf), one.against(sizes[0], cpuOf), one.against(sizes[0], p99Of)},
+			againstJSON{Throughput: one.against(sizes[0], throughputOf), CPU: one.against(sizes[0], cpuOf), P99: one.against(sizes[0], p99Of)},
+		}
+		if one.server.database != nil {
+			out[i].Against.Database = one.against(sizes[0], databaseOf)
 		}
 	}
 	return struct {
@@ -228,15 +250,23 @@ func growthJSON(sizes []*grown) any {
 
 func (c *benchGrowthCommand) print(w io.Writer, sizes []*grown) error {
 	fmt.Fprintf(w, "Medians of %d rounds of %d devices, %d at a time; in brackets against the first\n\n", c.Rounds, c.Devices, c.Concurrency)
-	t := newTable(w, "sizes", "STORED", "DATABASE", "CERTS/S", "CPU", "P99", "MEMORY")
+	columns := []string{"STORED", "DATABASE", "CERTS/S", "CPU", "P99", "MEMORY"}
+	if c.Postgres {
+		columns = append(columns, "POSTGRESQL'S CPU")
+	}
+	t := newTable(w, "sizes", columns...)
 	for _, one := range sizes {
 		figure := func(text string, of func(round) float64) string {
 			return fmt.Sprintf("%s (%.2f)", text, one.against(sizes[0], of))
 		}
-		t.row(fmt.Sprint(one.certificates), mebibytes(one.bytes), figure(fmt.Sprintf("%.0f", spreadOf(one.rounds, throughputOf).Median), throughputOf),
+		row := []string{fmt.Sprint(one.certificates), mebibytes(one.bytes), figure(fmt.Sprintf("%.0f", spreadOf(one.rounds, throughputOf).Median), throughputOf),
 			figure(milliseconds(medianTime(one.rounds, func(r round) time.Duration { return r.CPU })), cpuOf),
 			figure(milliseconds(medianTime(one.rounds, func(r round) time.Duration { return r.Latency.P99 })), p99Of),
-			mebibytes(spreadOf(one.rounds, func(r round) int64 { return r.Peak }).Median))
+			mebibytes(spreadOf(one.rounds, func(r round) int64 { return r.Peak }).Median)}
+		if c.Postgres {
+			row = append(row, figure(milliseconds(medianTime(one.rounds, func(r round) time.Duration { return r.Database })), databaseOf))
+		}
+		t.row(row...)
 	}
 	return t.flush()
 }

@@ -60,7 +60,7 @@ func (c *benchLoadCommand) Run(ctx context.Context, term *terminal, g *globals) 
 		return usage(errors.New("each number of devices at a time (-c) is at least 1"))
 	}
 	others := map[string]func(*stage) (*contender, error){
-		"postgres": func(s *stage) (*contender, error) { return s.newOnPostgres(serveOptions{}) },
+		"postgres": func(s *stage) (*contender, error) { return s.newServer("on-postgres", true, serveOptions{}) },
 	}
 	if slices.Contains(c.Compare, "step-ca") {
 		program, err := exec.LookPath("step-ca")
@@ -70,7 +70,7 @@ func (c *benchLoadCommand) Run(ctx context.Context, term *terminal, g *globals) 
 		others["step-ca"] = func(s *stage) (*contender, error) { return s.newStepCA(program) }
 	}
 	return benched(ctx, term, "", func(s *stage) error {
-		assay, err := s.newServer("server", serveOptions{cpuProfile: c.CPUProfile})
+		assay, err := s.newServer("server", false, serveOptions{cpuProfile: c.CPUProfile})
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,8 @@ type benchSoakCommand struct {
 	For     time.Duration `default:"30m" help:"How long devices come (${default})."`
 	Load    float64       `default:"0.7" help:"Share of the most that the server does, measured first (${default})."`
 	Devices int           `default:"400" help:"Devices in each of the three windows that measure the most."`
+
+	Postgres bool `help:"With the database in a PostgreSQL server of its own, whose memory is not watched."`
 }
 
 func (benchSoakCommand) Help() string {
@@ -54,7 +56,7 @@ func (c *benchSoakCommand) Run(ctx context.Context, term *terminal, g *globals) 
 	}
 	var result *soaked
 	err := benched(ctx, term, "", func(s *stage) error {
-		server, err := s.newServer("server", serveOptions{})
+		server, err := s.newServer("server", c.Postgres, serveOptions{})
 		if err == nil {
 			result, err = c.soak(ctx, term, server)
 		}

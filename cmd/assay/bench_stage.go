@@ -22,20 +22,21 @@ import (
 type stage struct {
 	ctx   context.Context
 	term  *terminal
-	dir   string
+	dir   string // its folder
+	in    string // where that is
 	meter *floorMeter
 	stops []func() error
 }
 
-// benched runs a bench in a new folder below dir ("": the system's for temporary files), then stops
+// benched runs a bench in a new folder below in ("": the system's for temporary files), then stops
 // whatever it started and removes the folder.
-func benched(ctx context.Context, term *terminal, dir string, run func(*stage) error) error {
-	dir, err := os.MkdirTemp(dir, "assay-bench-")
+func benched(ctx context.Context, term *terminal, in string, run func(*stage) error) error {
+	dir, err := os.MkdirTemp(in, "assay-bench-")
 	if err != nil {
 		return usage(err)
 	}
 	defer os.RemoveAll(dir)
-	s := &stage{ctx: ctx, term: term, dir: dir}
+	s := &stage{ctx: ctx, term: term, dir: dir, in: in}
 	if s.meter, err = newFloorMeter(term.Now()); err == nil {
 		err = run(s)
 	}
@@ -45,18 +46,33 @@ func benched(ctx context.Context, term *terminal, dir string, run func(*stage) e
 	return err
 }
 
-// newRig makes an installation in a folder of the stage, without rate limits: all devices have one address.
-func (s *stage) newRig(name string, change ...func(*installation.InitOptions)) (*rig, error) {
+// newRig makes an installation in a folder of the stage, without rate limits: all devices have one address. Its
+// database is a file, or in a PostgreSQL server of its own.
+func (s *stage) newRig(name string, onPostgres bool) (*rig, error) {
 	dir := filepath.Join(s.dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	change = append(change, func(o *installation.InitOptions) { o.NoLimits = true })
-	r, err := newRig(s.ctx, dir, "Bench", s.term.Now, change...)
-	if err == nil {
-		s.stops = append(s.stops, r.inst.Close)
+	var location string
+	var database *process
+	if onPostgres {
+		cluster, err := pgcluster.New(s.ctx, pgcluster.Options{In: s.in, Settings: []string{"max_connections=200"}})
+		if err != nil {
+			return nil, err
+		}
+		s.stops = append(s.stops, cluster.Close)
+		if location, err = cluster.CreateDatabase(s.ctx, "assay", ""); err != nil {
+			return nil, err
+		}
+		database = &process{cluster.Process()}
 	}
-	return r, err
+	r, err := newRig(s.ctx, dir, "Bench", s.term.Now, func(o *installation.InitOptions) { o.NoLimits, o.Database = true, location })
+	if err != nil {
+		return nil, err
+	}
+	r.database = database
+	s.stops = append(s.stops, r.inst.Close)
+	return r, nil
 }
 
 // serve runs a server on the rig until the bench ends.
@@ -69,34 +85,12 @@ func (s *stage) serve(r *rig, o serveOptions) (*contender, error) {
 }
 
 // newServer runs a server on a new installation in a folder of the stage.
-func (s *stage) newServer(name string, o serveOptions) (*contender, error) {
-	r, err := s.newRig(name)
+func (s *stage) newServer(name string, onPostgres bool, o serveOptions) (*contender, error) {
+	r, err := s.newRig(name, onPostgres)
 	if err != nil {
 		return nil, err
 	}
 	return s.serve(r, o)
-}
-
-// newOnPostgres runs a server on a new installation, whose database is in a PostgreSQL server of its own.
-func (s *stage) newOnPostgres(o serveOptions) (*contender, error) {
-	cluster, err := pgcluster.New(s.ctx, pgcluster.Options{Settings: []string{"max_connections=200"}})
-	if err != nil {
-		return nil, err
-	}
-	s.stops = append(s.stops, cluster.Close)
-	database, err := cluster.CreateDatabase(s.ctx, "assay", "")
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.newRig("on-postgres", func(o *installation.InitOptions) { o.Database = database })
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.serve(r, o)
-	if err == nil {
-		c.name, c.database = "Assay on PostgreSQL", &process{cluster.Process()}
-	}
-	return c, err
 }
 
 // newStepCA runs a step-ca on its embedded store, which accepts the attestations of a new stand-in

@@ -18,6 +18,7 @@ import (
 type rig struct {
 	serverDir string // the installation's
 	inst      *installation.Installation
+	database  *process // of its database; nil where that is in the server's own
 	devices
 }
 
