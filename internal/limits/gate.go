@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,9 +39,13 @@ type Options struct {
 // Gate lets requests pass, or not. It is safe for concurrent use.
 type Gate struct {
 	o       Options
-	tables  map[Name]*table
 	waiting atomic.Int64
 	vouched vouched
+
+	// mu is over all tables: a request is charged for everything in one moment. The clock is read with it held, too:
+	// a bucket whose time goes back, because who read the clock first came second, would give the same tokens again.
+	mu     sync.Mutex
+	tables map[Name]*table
 }
 
 // New makes a gate.
@@ -63,7 +69,7 @@ func New(o Options) *Gate {
 	g.vouched.size = o.Keys
 	for _, k := range Catalogue() {
 		if r := o.Rates[k.Name]; r != (Rate{}) {
-			g.tables[k.Name] = newTable(k, r, o.Keys, o.Metrics.Overflow.WithLabelValues(string(k.Name)), o.Now)
+			g.tables[k.Name] = newTable(k, r, o.Keys, o.Metrics.Overflow.WithLabelValues(string(k.Name)))
 		}
 	}
 	o.Metrics.watch(g)
@@ -81,6 +87,17 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// keys is how many buckets each limit has.
+func (g *Gate) keys() map[Name]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	keys := map[Name]int{}
+	for name, t := range g.tables {
+		keys[name] = len(t.buckets)
+	}
+	return keys
+}
+
 // Charge is one count against a limit.
 type Charge struct {
 	Limit Name
@@ -91,75 +108,93 @@ type Charge struct {
 // longer than the client does, whose context ctx is. Its error is a *Refused, which comes after MaxWait, too, or a
 // client could ask again at once.
 func (g *Gate) Pass(ctx context.Context, charges ...Charge) error {
-	var held [4]reservation // no request meets more
-	taken := held[:0]
-	var slowest reservation
-	for _, c := range charges {
-		t, limited := g.tables[c.Limit]
-		if !limited {
-			continue
-		}
-		r, ok := t.reserve(c.Key, MaxWait)
-		if !ok {
-			giveBack(taken)
-			return g.refuse(ctx, r, g.o.Now())
-		}
-		taken = append(taken, r)
-		if r.wait > slowest.wait {
-			slowest = r
-		}
-	}
-	if slowest.wait == 0 {
+	var room [4]reservation // no request meets more
+	taken, slowest, ok := g.take(charges, room[:0])
+	switch {
+	case !ok:
+		return g.refuse(ctx, slowest)
+	case slowest.wait == 0:
 		return nil
 	}
-	return g.wait(ctx, taken, slowest)
-}
-
-func giveBack(taken []reservation) {
-	for _, r := range taken {
-		r.giveBack()
-	}
-}
-
-// wait waits for the slowest of the tokens that were taken. A full waiting room refuses.
-func (g *Gate) wait(ctx context.Context, taken []reservation, slowest reservation) error {
-	t := slowest.table
-	if g.waiting.Add(1) > int64(g.o.Waiting) {
-		g.waiting.Add(-1)
-		giveBack(taken)
-		return g.refuse(ctx, slowest, g.o.Now())
-	}
 	defer g.waiting.Add(-1)
-	g.o.Metrics.count(t.kind.Name, resultDelayed)
+	kind := slowest.table.kind
+	g.o.Metrics.count(kind.Name, resultDelayed)
 	if err := g.sleep(ctx, slowest.wait); err != nil {
-		giveBack(taken)
-		g.o.Metrics.count(t.kind.Name, resultLeft)
-		return &Refused{Limit: t.kind.Name, Check: t.kind.Check, RetryAfter: time.Second, Left: true}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		giveBack(taken, g.o.Now())
+		g.o.Metrics.count(kind.Name, resultLeft)
+		return &Refused{Limit: kind.Name, Check: kind.Check, RetryAfter: time.Second, Left: true}
 	}
 	return nil
 }
 
+// take takes a token for each charge, and a place in the waiting room if the slowest of them has to be waited for.
+// Where one is too slow, or there is no place, nothing is taken, and slowest is why.
+func (g *Gate) take(charges []Charge, taken []reservation) (_ []reservation, slowest reservation, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.o.Now()
+	for _, c := range charges {
+		if t, limited := g.tables[c.Limit]; limited {
+			r := t.reserve(c.Key, now)
+			taken = append(taken, r)
+			if r.wait > slowest.wait {
+				slowest = r
+			}
+		}
+	}
+	if slowest.wait > MaxWait || slowest.wait > 0 && !g.enter(g.o.Waiting) {
+		giveBack(taken, now)
+		return nil, slowest, false
+	}
+	return taken, slowest, true
+}
+
+// enter takes a place in the waiting room, unless as many as that wait in it.
+func (g *Gate) enter(places int) bool {
+	if g.waiting.Add(1) <= int64(places) {
+		return true
+	}
+	g.waiting.Add(-1)
+	return false
+}
+
+// giveBack returns tokens that were not used; the caller holds the lock.
+func giveBack(taken []reservation, now time.Time) {
+	for _, r := range slices.Backward(taken) {
+		r.token.CancelAt(now)
+	}
+}
+
 // refuse counts, logs and holds up a refusal.
-func (g *Gate) refuse(ctx context.Context, r reservation, now time.Time) error {
-	t := r.table
-	refused := &Refused{Limit: t.kind.Name, Check: t.kind.Check, RetryAfter: max(time.Second, time.Duration(math.Ceil(r.wait.Seconds()))*time.Second)}
-	g.o.Metrics.count(t.kind.Name, resultRefused)
-	if leftOut, ok := t.worthLogging(now); ok {
-		g.o.Log.LogAttrs(ctx, slog.LevelWarn, "refused", slog.String("problem", "rateLimited"), slog.String("check", t.kind.Check),
-			slog.String("detail", refused.Error()), slog.String("who", r.key), slog.String("limit", t.rate.String()), slog.Int("left_out", leftOut),
-			slog.String("hint", "limits."+string(t.kind.Name)+" in assay.yaml, and docs/rate-limits.md, if this was no stranger"))
+func (g *Gate) refuse(ctx context.Context, r reservation) error {
+	kind := r.table.kind
+	refused := &Refused{Limit: kind.Name, Check: kind.Check, RetryAfter: max(time.Second, time.Duration(math.Ceil(r.wait.Seconds()))*time.Second)}
+	g.o.Metrics.count(kind.Name, resultRefused)
+	if leftOut, ok := g.worthLogging(r.table); ok {
+		g.o.Log.LogAttrs(ctx, slog.LevelWarn, "refused", slog.String("problem", "rateLimited"), slog.String("check", kind.Check),
+			slog.String("detail", refused.Error()), slog.String("who", r.key), slog.String("limit", r.table.rate.String()), slog.Int("left_out", leftOut),
+			slog.String("hint", "limits."+string(kind.Name)+" in assay.yaml, and docs/rate-limits.md, if this was no stranger"))
 	}
 	g.linger(ctx)
 	return refused
 }
 
+// worthLogging reports whether to log a refusal of a limit, once a second, and how many were left out before it.
+func (g *Gate) worthLogging(t *table) (leftOut int, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return t.worthLogging(g.o.Now())
+}
+
 // linger holds up a refused request, so that a flood comes no faster than its connections allow. No more than half
 // of the waiting room is for those: the rest is for requests whose turn comes.
 func (g *Gate) linger(ctx context.Context) {
-	if g.waiting.Add(1) <= int64(g.o.Waiting/2) {
+	if g.enter(g.o.Waiting / 2) {
+		defer g.waiting.Add(-1)
 		_ = g.sleep(ctx, MaxWait) // it is refused, whether or not the client stays
 	}
-	g.waiting.Add(-1)
 }
 
 // sleep waits, and shows it in the request's trace.

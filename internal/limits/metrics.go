@@ -68,8 +68,8 @@ func (t *tables) Collect(out chan<- prometheus.Metric) {
 	if g == nil {
 		return
 	}
-	for name, table := range g.tables {
-		out <- prometheus.MustNewConstMetric(t.keys, prometheus.GaugeValue, float64(table.keys()), string(name))
+	for name, keys := range g.keys() {
+		out <- prometheus.MustNewConstMetric(t.keys, prometheus.GaugeValue, float64(keys), string(name))
 	}
 	out <- prometheus.MustNewConstMetric(t.waiting, prometheus.GaugeValue, float64(g.waiting.Load()))
 }

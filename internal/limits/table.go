@@ -2,7 +2,6 @@ package limits
 
 import (
 	"container/list"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,17 +16,13 @@ const commonShare = 10
 const sweep = 2
 
 // table holds the buckets of one limit, at most size. A bucket that is full again says no more than none, and
-// leaves when others come.
+// leaves when others come. Its gate's lock is over it.
 type table struct {
 	kind     Kind
 	rate     Rate
 	size     int
 	overflow prometheus.Counter // requests that found no room
-	// now is read with the lock held: a bucket whose time goes back, because who read the clock first came second,
-	// would be given the same tokens again.
-	now func() time.Time
 
-	mu      sync.Mutex
 	buckets map[string]*list.Element
 	byUse   *list.List // of *bucket, the one used last in front
 	common  *rate.Limiter
@@ -40,9 +35,9 @@ type bucket struct {
 	tokens *rate.Limiter
 }
 
-func newTable(k Kind, r Rate, size int, overflow prometheus.Counter, now func() time.Time) *table {
+func newTable(k Kind, r Rate, size int, overflow prometheus.Counter) *table {
 	return &table{
-		kind: k, rate: r, size: size, overflow: overflow, now: now, buckets: map[string]*list.Element{}, byUse: list.New(),
+		kind: k, rate: r, size: size, overflow: overflow, buckets: map[string]*list.Element{}, byUse: list.New(),
 		common: rate.NewLimiter(rate.Limit(commonShare*r.perSecond()), commonShare*r.Burst),
 	}
 }
@@ -55,28 +50,13 @@ type reservation struct {
 	wait  time.Duration // until the token is there
 }
 
-// reserve takes a token that is there within most. Where there is none, ok is false and wait says when.
-func (t *table) reserve(key string, most time.Duration) (r reservation, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.now()
+// reserve takes a token, though it be there only later.
+func (t *table) reserve(key string, now time.Time) reservation {
 	token := t.of(key, now).ReserveN(now, 1)
-	r = reservation{t, key, token, token.DelayFrom(now)}
-	if r.wait > most {
-		token.CancelAt(now) // nobody was in between: the lock is held
-		return r, false
-	}
-	return r, true
+	return reservation{t, key, token, token.DelayFrom(now)}
 }
 
-// giveBack returns a token that was not used.
-func (r reservation) giveBack() {
-	r.table.mu.Lock()
-	defer r.table.mu.Unlock()
-	r.token.CancelAt(r.table.now())
-}
-
-// of is the bucket of a key; the caller holds the lock.
+// of is the bucket of a key.
 func (t *table) of(key string, now time.Time) *rate.Limiter {
 	if e, ok := t.buckets[key]; ok {
 		t.byUse.MoveToFront(e)
@@ -112,17 +92,8 @@ func (t *table) drop(e *list.Element) {
 	delete(t.buckets, t.byUse.Remove(e).(*bucket).key)
 }
 
-// keys is how many buckets there are.
-func (t *table) keys() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.buckets)
-}
-
 // worthLogging reports whether to log a refusal, once a second, and how many were left out before it.
 func (t *table) worthLogging(now time.Time) (leftOut int, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if now.Sub(t.logged).Abs() < time.Second {
 		t.leftOut++
 		return 0, false
