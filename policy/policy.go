@@ -12,12 +12,9 @@ import (
 	"assay/csr"
 )
 
-// Schema is the version of the JSON forms of Input and Decision, which are stored together. Version 2 had
-// lifetimes in nanoseconds.
-const Schema = 3
-
-// InputSchema is the first version that has the whole input; version 1 had of it the request alone.
-const InputSchema = 2
+// Schema is the version of the JSON forms of Input and Decision, which are stored together. Version 1
+// kept of the input the request alone.
+const Schema = 2
 
 // IdentifierKind says what an order's permanent-identifier stands for.
 type IdentifierKind string

@@ -214,7 +214,7 @@ func printDecision(w io.Writer, d *policy.Decision) {
 // printInput writes what a decision rested on, as far as people want to read it.
 func printInput(w io.Writer, d *admin.Decision) {
 	in := d.Input
-	if in == nil || d.Schema < policy.InputSchema {
+	if in == nil || d.Schema < policy.Schema {
 		fmt.Fprintln(w, "\nWhat it rested on is not kept any more.")
 		return
 	}

@@ -115,7 +115,7 @@ func (c *policyTest) Run(ctx context.Context, term *terminal, g *globals) error 
 // try decides one request again; nil where the outcome stays.
 func (r *replay) try(ctx context.Context, api *client.Client, next *policy.Policy, d *admin.Decision) (*replayed, error) {
 	switch {
-	case d.Schema < policy.InputSchema:
+	case d.Schema < policy.Schema:
 		r.Older++
 		return nil, nil
 	case d.Input == nil:

@@ -17,12 +17,20 @@ type decisionRow struct {
 	decision, input string
 }
 
+// storedDecision is a decision in the JSON form of policy.Schema, which has its lifetimes in nanoseconds.
+type storedDecision struct {
+	policy.Decision
+	Lifetime         time.Duration `json:"lifetime,omitempty"`
+	ApprovalLifetime time.Duration `json:"approvalLifetime,omitempty"`
+}
+
 func (s *Store) prepareDecision(d issuance.Decision, now time.Time) (decisionRow, error) {
 	var err error
 	if d.ID, err = newID[issuance.DecisionID](s.random, now); err != nil {
 		return decisionRow{}, err
 	}
-	decision, err := json.Marshal(&d.Decision)
+	taken := d.Decision
+	decision, err := json.Marshal(storedDecision{taken, time.Duration(taken.Lifetime), time.Duration(taken.ApprovalLifetime)})
 	if err != nil {
 		return decisionRow{}, fmt.Errorf("encode decision: %w", err)
 	}
@@ -73,9 +81,12 @@ func scanDecision(row scanner) (issuance.Decision, error) {
 		return issuance.Decision{}, fmt.Errorf("%s has schema %d, but this program knows up to %d", d.ID, d.Schema, policy.Schema)
 	}
 	d.Time = timeOf(at)
-	if err := json.Unmarshal([]byte(decision), &d.Decision); err != nil {
+	var stored storedDecision
+	if err := json.Unmarshal([]byte(decision), &stored); err != nil {
 		return issuance.Decision{}, fmt.Errorf("%s: %w", d.ID, err)
 	}
+	d.Decision = stored.Decision
+	d.Decision.Lifetime, d.Decision.ApprovalLifetime = policy.Lifetime(stored.Lifetime), policy.Lifetime(stored.ApprovalLifetime)
 	if err := json.Unmarshal([]byte(input), &d.Input); err != nil {
 		return issuance.Decision{}, fmt.Errorf("input of %s: %w", d.ID, err)
 	}
