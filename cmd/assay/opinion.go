@@ -49,7 +49,7 @@ func (c *opinionTest) Run(ctx context.Context, term *terminal, g *globals) error
 		return err
 	}
 	defer i.Close()
-	client, err := i.OpinionClient(slog.New(slog.DiscardHandler))
+	client, err := i.OpinionClient(ctx, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

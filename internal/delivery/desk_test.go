@@ -80,6 +80,7 @@ func newDesk(t *testing.T) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
+	templates.pause = func() {}
 	d.bench = storetest.NewBench(t, db)
 	d.declarer = &Declarer{
 		Store: db, Templates: templates, BaseURL: "https://id.example.com", MDMURL: "https://id.example.com:8444", Refusals: db, Log: log,

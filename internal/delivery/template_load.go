@@ -3,7 +3,7 @@ package delivery
 import (
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -40,31 +40,31 @@ func (e *UnreadableError) Unwrap() error { return e.Err }
 
 const templateEnding = ".yaml"
 
-// templateCheck is how often the files are looked at for changes.
-const templateCheck = time.Second
+const (
+	templateCheck = time.Second            // how often the files are looked at for changes
+	templatePause = 300 * time.Millisecond // between the two looks that find a change, and that it has ended
+)
 
 // Templates are the templates of a folder, read again when a file changes. Either all of a folder's
 // present state is in use or, if anything in it is faulty, all of the last good one, and the log says
-// so once. It also has the warnings of templates that come into use.
+// so once. A state is read once two looks found it the same: half a template may well be one. They are a
+// pause apart, since the files are looked at when a template is used, and that may be the only use today.
+// It also has the warnings of templates that come into use.
 type Templates struct {
 	dir         string
 	directories []string
 	now         func() time.Time
 	log         *slog.Logger
+	pause       func() // between two looks
 
 	mu      sync.Mutex
 	current map[string]*Template
-	read    map[string]fileState // the files that were last read, also in vain
+	steady  map[string]fs.FileInfo // the files that were last found the same twice
+	read    map[string]fs.FileInfo // the files that were last read whole, also if they are faulty; nil: they must be read again
 	checked time.Time
 	logged  string          // the fault that the log has; "" while all is well
 	warned  map[string]bool // the warnings that the log has
 	fault   error           // why there is no good state yet
-}
-
-// fileState tells whether a file changed.
-type fileState struct {
-	size     int64
-	modified time.Time
 }
 
 // LoadTemplates reads the templates of a folder: its files NAME.yaml. A folder that does not exist
@@ -72,11 +72,10 @@ type fileState struct {
 // that names none gets the only one, or "default". Its error holds every fault of every file; the set
 // that comes with it has no template until the files are mended, and says why.
 func LoadTemplates(dir string, directories []string, now func() time.Time, log *slog.Logger) (*Templates, error) {
-	t := &Templates{dir: dir, directories: directories, now: now, log: log, checked: now()}
-	files, err := t.stat()
+	t := &Templates{dir: dir, directories: directories, now: now, log: log, pause: func() { time.Sleep(templatePause) }, checked: now()}
+	found, err := t.stat()
 	if err == nil {
-		t.read = files
-		t.current, err = t.load(files)
+		t.current, err = t.load(found)
 	}
 	if err != nil {
 		t.current, t.fault, t.logged = nil, &UnreadableError{err}, err.Error()
@@ -151,14 +150,21 @@ func (t *Templates) fresh(age time.Duration) (map[string]*Template, error) {
 		return t.current, t.fault
 	}
 	t.checked = now
-	files, err := t.stat()
-	if err == nil && maps.EqualFunc(files, t.read, fileState.equal) {
+	found, err := t.stat()
+	if err == nil && t.read != nil && maps.EqualFunc(found, t.read, files.Same) {
 		return t.current, t.fault
 	}
+	t.read = nil // also if the files cannot be found: once they are back they are read, though they be as they were
 	var next map[string]*Template
 	if err == nil {
-		t.read = files
-		next, err = t.load(files)
+		if !t.settled(found) {
+			return t.current, t.fault
+		}
+		next, err = t.load(found)
+	}
+	if errors.Is(err, files.ErrChanging) { // since: the next look tells more
+		t.steady = nil
+		return t.current, t.fault
 	}
 	if err != nil {
 		if t.logged != err.Error() {
@@ -173,20 +179,30 @@ func (t *Templates) fresh(age time.Duration) (map[string]*Template, error) {
 	return t.current, t.fault
 }
 
-func (s fileState) equal(other fileState) bool {
-	return s.size == other.size && s.modified.Equal(other.modified)
+// settled reports whether nothing more is being written: another look finds the files as they were found.
+func (t *Templates) settled(found map[string]fs.FileInfo) bool {
+	if t.steady == nil || !maps.EqualFunc(found, t.steady, files.Same) {
+		t.pause()
+		again, err := t.stat()
+		if err != nil || !maps.EqualFunc(found, again, files.Same) {
+			return false // the next look tells more
+		}
+		t.steady = found
+	}
+	return true
 }
 
 // stat lists the folder's template files. Files that begin with a dot or have another ending are none,
-// such as what editors leave behind.
-func (t *Templates) stat() (map[string]fileState, error) {
+// such as what editors leave behind. A folder that is not there has none, unless there are templates in
+// use: they did not go all at once because somebody wanted that.
+func (t *Templates) stat() (map[string]fs.FileInfo, error) {
+	found := map[string]fs.FileInfo{}
 	entries, err := os.ReadDir(t.dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+	if errors.Is(err, os.ErrNotExist) && len(t.current) == 0 {
+		return found, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("read %s: %w", t.dir, err)
 	}
-	files := map[string]fileState{}
 	for _, entry := range entries {
 		name := entry.Name()
 		if strings.HasPrefix(name, ".") || filepath.Ext(name) != templateEnding && filepath.Ext(name) != ".yml" {
@@ -199,42 +215,50 @@ func (t *Templates) stat() (map[string]fileState, error) {
 		if !info.Mode().IsRegular() {
 			return nil, fmt.Errorf("%s is no regular file", filepath.Join(t.dir, name))
 		}
-		files[name] = fileState{info.Size(), info.ModTime()}
+		found[name] = info
 	}
-	if len(files) > MaxTemplates {
+	if len(found) > MaxTemplates {
 		return nil, fmt.Errorf("%s has more than %d", t.dir, MaxTemplates)
 	}
-	return files, nil
+	return found, nil
 }
 
-// load reads the files.
-func (t *Templates) load(files map[string]fileState) (map[string]*Template, error) {
-	out := make(map[string]*Template, len(files))
+// load reads the files as they were found. ErrChanging if one is not so any more.
+func (t *Templates) load(found map[string]fs.FileInfo) (map[string]*Template, error) {
+	out := make(map[string]*Template, len(found))
 	var errs []error
-	for _, file := range slices.Sorted(maps.Keys(files)) {
-		one, err := t.loadFile(file)
+	for _, file := range slices.Sorted(maps.Keys(found)) {
+		one, err := t.loadFile(file, found[file])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(t.dir, file), err))
 			continue
 		}
 		out[one.Name] = one
 	}
-	return out, errors.Join(errs...)
+	err := errors.Join(errs...)
+	if _, unread := errors.AsType[*fs.PathError](err); !unread && !errors.Is(err, files.ErrChanging) {
+		t.read = found
+	}
+	return out, err
 }
 
-func (t *Templates) loadFile(file string) (*Template, error) {
+func (t *Templates) loadFile(file string, found fs.FileInfo) (*Template, error) {
 	name, ok := strings.CutSuffix(file, templateEnding)
 	if !ok {
 		return nil, errors.New("a template's file name ends in .yaml")
 	}
-	f, err := files.Open(filepath.Join(t.dir, file))
+	path := filepath.Join(t.dir, file)
+	f, err := files.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxTemplateSize+1))
+	data, info, err := files.Steady(f, path, MaxTemplateSize)
 	if err != nil {
 		return nil, err
+	}
+	if !files.Same(info, found) {
+		return nil, files.ErrChanging
 	}
 	one, err := ParseTemplate(name, data)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"assay/internal/files"
 	"assay/internal/issuance"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,7 +61,9 @@ func (s *shelf) load(directories ...string) (*Templates, error) {
 	if directories == nil {
 		directories = []string{"default"}
 	}
-	return LoadTemplates(s.dir, directories, s.now, slog.New(slog.NewTextHandler(&s.log, nil)))
+	templates, err := LoadTemplates(s.dir, directories, s.now, slog.New(slog.NewTextHandler(&s.log, nil)))
+	templates.pause = func() {}
+	return templates, err
 }
 
 func names(templates *Templates) (out []string) {
@@ -359,5 +362,116 @@ func TestTemplateThatWasJustWrittenIsFoundAtOnce(t *testing.T) {
 	s.write(t, "a.yaml", small) // at the same time by the clock
 	if _, err := templates.Get("a"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestATemplateIsNotReadWhileItIsWritten(t *testing.T) {
+	s := newShelf(t, "a.yaml", small)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _ := templates.Get("a")
+	whole := small + "revokeSuperseded: true\n# the end\n"
+	templates.pause = func() { s.write(t, "a.yaml", whole) }
+	s.write(t, "a.yaml", small+"revokeSuperseded: true\n")
+	s.pass(templateCheck)
+	if got, err := templates.Get("a"); got != before || err != nil {
+		t.Errorf("half a template is in use: %+v, %v", got, err)
+	}
+	templates.pause = func() {}
+	s.pass(templateCheck)
+	if got, err := templates.Get("a"); err != nil || !got.RevokeSuperseded || s.log.Len() == 0 || strings.Contains(s.log.String(), "last good") {
+		t.Errorf("once it is written: %+v, %v, log:\n%s", got, err, s.log.String())
+	}
+}
+
+// What was found the same twice is what is read, and not what came in its place since.
+func TestATemplateThatIsReplacedBeforeItIsReadIsNotTaken(t *testing.T) {
+	s := newShelf(t, "a.yaml", small)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := templates.stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, "a.yaml", small+"# more\n")
+	if _, err := templates.load(found); !errors.Is(err, files.ErrChanging) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFolderThatGoesAwayTakesNoTemplateWithIt(t *testing.T) {
+	s := newShelf(t, "a.yaml", small)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 {
+		if err := os.Rename(s.dir, s.dir+".away"); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(templateCheck)
+		if diff := cmp.Diff([]string{"a"}, names(templates)); diff != "" || !templates.isFaulty() {
+			t.Errorf("while it is gone, faulty %v: %s", templates.isFaulty(), diff)
+		}
+		if logged := s.log.String(); strings.Count(logged, "last good") != n+1 {
+			t.Errorf("log:\n%s", logged)
+		}
+		if err := os.Rename(s.dir+".away", s.dir); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(templateCheck)
+		if diff := cmp.Diff([]string{"a"}, names(templates)); diff != "" || templates.isFaulty() {
+			t.Errorf("once it is back unchanged, faulty %v: %s", templates.isFaulty(), diff)
+		}
+	}
+}
+
+// An editor may move a file away before it writes the next one in its place.
+func TestATemplateThatGoesAwayBetweenTwoLooksIsNoFault(t *testing.T) {
+	s := newShelf(t, "a.yaml", small)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, "b.yaml", small)
+	templates.pause = func() {
+		if err := os.Remove(filepath.Join(s.dir, "b.yaml")); err != nil {
+			t.Error(err)
+		}
+	}
+	s.pass(templateCheck)
+	if diff := cmp.Diff([]string{"a"}, names(templates)); diff != "" || templates.isFaulty() {
+		t.Errorf("faulty %v: %s", templates.isFaulty(), diff)
+	}
+}
+
+func TestATemplateThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
+	s := newShelf(t, "a.yaml", small)
+	templates, err := s.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, "b.yaml", small)
+	found, err := templates.stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(s.dir, "b.yaml")
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := templates.load(found); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	s.pass(templateCheck)
+	if diff := cmp.Diff([]string{"a", "b"}, names(templates)); diff != "" {
+		t.Errorf("it was not tried again: %s", diff)
 	}
 }

@@ -89,6 +89,36 @@ func All(in io.Reader, name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// ErrChanging: the file changed while it was read, so what was read may be half of it.
+var ErrChanging = errors.New("it is just being written: it is read once it has stopped changing")
+
+// Steady reads an open file of at most limit bytes, and says how it was found. ErrChanging if it changed meanwhile.
+// name is for errors.
+func Steady(f fs.File, name string, limit int64) ([]byte, fs.FileInfo, error) {
+	before, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := All(f, name, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	after, err := f.Stat()
+	if err == nil && !Same(before, after) {
+		err = fmt.Errorf("read %s: %w", name, ErrChanging)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return text, after, nil
+}
+
+// Same reports whether two looks found one file unchanged. A look that was not made, nil, is like no other. Size and time are not enough:
+// secrets have one length, and the files of a reproducible image one time.
+func Same(a, b fs.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
 // KeyPair reads a certificate chain and its key, PEM, as tls.LoadX509KeyPair does.
 func KeyPair(certificate, key string) (tls.Certificate, error) {
 	chain, err := Read(certificate, MaxPEM)

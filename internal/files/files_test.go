@@ -2,12 +2,14 @@ package files
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestOnlyRegularFilesAreRead(t *testing.T) {
@@ -65,6 +67,67 @@ func TestSecretsAreTheirOwnersAlone(t *testing.T) {
 		}
 		if err := os.Chmod(path, 0o600); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// written is a file to which more is written once it was read.
+type written struct {
+	*os.File
+	more string
+}
+
+func (w *written) Read(p []byte) (int, error) {
+	n, err := w.File.Read(p)
+	if err == io.EOF && w.more != "" {
+		if err := os.WriteFile(w.Name(), []byte(w.more), 0o600); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
+
+func TestAFileThatIsWrittenWhileItIsReadIsNotTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for more, want := range map[string]error{"": nil, "half a file": ErrChanging} {
+		f, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, info, err := Steady(&written{f, more}, path, 100)
+		if !errors.Is(err, want) || want == nil && (string(text) != "half" || info.Size() != 4) || want != nil && text != nil {
+			t.Errorf("%q, %v", text, err)
+		}
+		if err := errors.Join(f.Close(), os.WriteFile(path, []byte("half"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAFileInPlaceOfAnotherIsNotTheSame(t *testing.T) {
+	dir, when := t.TempDir(), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	look := func(name, text string, modified time.Time) fs.FileInfo {
+		path := filepath.Join(dir, name)
+		err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chtimes(path, modified, modified))
+		info, statErr := os.Stat(path)
+		if err := errors.Join(err, statErr); err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	first := look("a", "one", when)
+	for name, c := range map[string]struct {
+		other fs.FileInfo
+		want  bool
+	}{
+		"unchanged": {look("a", "one", when), true}, "size": {look("a", "three", when), false}, "time": {look("a", "one", when.Add(1)), false},
+		"another file": {look("b", "two", when), false}, "none": {nil, false},
+	} {
+		if Same(first, c.other) != c.want || Same(c.other, first) != c.want {
+			t.Errorf("%s: not %v", name, c.want)
 		}
 	}
 }

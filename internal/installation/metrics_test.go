@@ -359,7 +359,7 @@ func TestPolicyReloadsAreCounted(t *testing.T) {
 	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
 	writePolicy(t, dir, "outcomes: [{outcome: issue}]")
 	i := opened(t, dir)
-	live, err := i.policies(slog.New(slog.DiscardHandler))
+	live, err := i.policies(t.Context(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +368,7 @@ func TestPolicyReloadsAreCounted(t *testing.T) {
 	look := func(good, bad, faulty float64) {
 		t.Helper()
 		for range 2 { // a file is read once it looks the same twice
-			m.policy("default", live["default"].refresh())
+			m.policy("default", live["default"].refresh(t.Context()))
 		}
 		for name, c := range map[string]struct {
 			is   prometheus.Collector

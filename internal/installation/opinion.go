@@ -1,10 +1,12 @@
 package installation
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -70,13 +72,13 @@ func (o *Opinion) check() (faults []error) {
 
 // OpinionClient makes the client of the service outside; nil where none is configured. Its files are read
 // once. Whatever is wrong with them is a *ConfigError. log may be nil.
-func (i *Installation) OpinionClient(log *slog.Logger) (*opinion.Client, error) {
-	client, _, err := i.opinionClient(log)
+func (i *Installation) OpinionClient(ctx context.Context, log *slog.Logger) (*opinion.Client, error) {
+	client, _, err := i.opinionClient(ctx, log)
 	return client, err
 }
 
 // opinionClient is OpinionClient with the file of its secrets, by which they are replaced.
-func (i *Installation) opinionClient(log *slog.Logger) (*opinion.Client, *liveFile[[]opinion.Secret], error) {
+func (i *Installation) opinionClient(ctx context.Context, log *slog.Logger) (*opinion.Client, *liveFile[[]opinion.Secret], error) {
 	c := i.Config.Opinion
 	if c.URL == "" {
 		return nil, nil, nil
@@ -93,15 +95,16 @@ func (i *Installation) opinionClient(log *slog.Logger) (*opinion.Client, *liveFi
 	}
 	var err error
 	// With a secret, anybody can speak to the service as this installation.
-	secrets := &liveFile[[]opinion.Secret]{what: "set of opinion secrets", path: within(i.Dir, c.SecretFile), limit: files.MaxPEM, open: files.OpenSecret, log: log}
-	secrets.parse = func(text []byte) ([]opinion.Secret, error) {
+	secrets := &liveFile[[]opinion.Secret]{what: "set of opinion secrets", path: within(i.Dir, c.SecretFile), limit: files.MaxPEM, log: log}
+	secrets.open = func(path string) (fs.File, error) { return files.OpenSecret(path) }
+	secrets.parse = func(_ context.Context, text []byte) ([]opinion.Secret, error) {
 		parsed, err := opinion.ParseSecrets(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", secrets.path, err)
 		}
 		return parsed, nil
 	}
-	options.Secrets, err = secrets.load()
+	options.Secrets, err = secrets.load(ctx)
 	fault("secretFile", err)
 	options.Roots, err = i.readPool(c.CA)
 	fault("ca", err)
@@ -123,17 +126,17 @@ func (i *Installation) opinionClient(log *slog.Logger) (*opinion.Client, *liveFi
 
 // askOutside lets the server ask the service outside, where one is configured. It returns a look for changed
 // secrets, and what to do once the server has stopped.
-func (i *Installation) askOutside(acme *server.Server, measures *measures, log *slog.Logger) (look, hangUp func(), err error) {
-	client, secrets, err := i.opinionClient(log)
+func (i *Installation) askOutside(ctx context.Context, acme *server.Server, measures *measures, log *slog.Logger) (look func(context.Context), hangUp func(), err error) {
+	client, secrets, err := i.opinionClient(ctx, log)
 	if err != nil {
 		return nil, nil, err
 	}
 	if client == nil {
-		return func() {}, func() {}, nil
+		return func(context.Context) {}, func() {}, nil
 	}
 	acme.Opinion = client.Ask
 	measures.add(client.Metrics.Collectors()...)
-	return func() { secrets.refresh() }, client.Close, nil
+	return func(ctx context.Context) { secrets.refresh(ctx) }, client.Close, nil
 }
 
 // readPool reads CA certificates; nil, the system's, where no file is named.

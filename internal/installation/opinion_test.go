@@ -37,18 +37,18 @@ func configureOpinion(t *testing.T, dir, url, more string) {
 
 func TestOpinionClientIsAsConfigured(t *testing.T) {
 	dir, _ := initialized(t, nil)
-	if c, err := opened(t, dir).OpinionClient(nil); c != nil || err != nil {
+	if c, err := opened(t, dir).OpinionClient(t.Context(), nil); c != nil || err != nil {
 		t.Errorf("not configured: %v, %v", c, err)
 	}
 	configureOpinion(t, dir, "https://edr.example.com", "")
-	c, err := opened(t, dir).OpinionClient(nil)
-	if err != nil || !c.Required || c.SignedResponses || c.Timeout != opinion.DefaultTimeout || len(c.Secrets) != 1 || c.Roots != nil || c.Certificate != nil {
+	c, err := opened(t, dir).OpinionClient(t.Context(), nil)
+	if err != nil || !c.Required || c.SignedResponses || c.Timeout != opinion.DefaultTimeout || c.Roots != nil || c.Certificate != nil {
 		t.Errorf("by default: %+v, %v", c, err)
 	}
 	operatorPair(t, filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key"), "client")
 	edit(t, dir, "secretFile:", "timeout: 1s, onFailure: neutral, signedResponses: true, ca: certs/serving-root.pem, "+
 		"clientCertificate: {certificate: client.pem, key: client.key}, secretFile:")
-	c, err = opened(t, dir).OpinionClient(nil)
+	c, err = opened(t, dir).OpinionClient(t.Context(), nil)
 	if err != nil || c.Required || !c.SignedResponses || c.Timeout != time.Second || c.Roots == nil || c.Certificate == nil {
 		t.Errorf("as configured: %+v, %v", c, err)
 	}
@@ -60,7 +60,7 @@ func TestOpinionSecretsAreReadAgain(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	configureOpinion(t, dir, "https://edr.example.com", "")
 	log := &logbook.Book{}
-	_, file, err := opened(t, dir).opinionClient(slog.New(slog.NewTextHandler(log, nil)))
+	_, file, err := opened(t, dir).opinionClient(t.Context(), slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,17 +74,17 @@ func TestOpinionSecretsAreReadAgain(t *testing.T) {
 		}
 	}
 	write(opinionSecret+"\n"+second+"\n", 0o600)
-	if file.refresh() != reloadNone || used != nil {
+	if file.refresh(t.Context()) != reloadNone || used != nil {
 		t.Error("read while it may be being written")
 	}
-	if file.refresh() != reloadGood || len(used) != 2 {
+	if file.refresh(t.Context()) != reloadGood || len(used) != 2 {
 		t.Errorf("%d secrets are used", len(used))
 	}
 	for text, mode := range map[string]os.FileMode{"hunter2, no secret at all": 0o600, second: 0o640} {
 		used = nil
 		write(text, mode)
-		file.refresh()
-		if file.refresh() != reloadBad || used != nil {
+		file.refresh(t.Context())
+		if file.refresh(t.Context()) != reloadBad || used != nil {
 			t.Errorf("%s, mode %o: %d secrets are used", text, mode, len(used))
 		}
 	}
@@ -100,7 +100,7 @@ func TestOpinionClientReportsEveryFaultOfItsFiles(t *testing.T) {
 	if err := os.Chmod(secrets, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	_, err := opened(t, dir).OpinionClient(nil)
+	_, err := opened(t, dir).OpinionClient(t.Context(), nil)
 	if _, ok := errors.AsType[*ConfigError](err); !ok {
 		t.Fatalf("got %v", err)
 	}
@@ -112,7 +112,7 @@ func TestOpinionClientReportsEveryFaultOfItsFiles(t *testing.T) {
 	if err := errors.Join(os.WriteFile(secrets, []byte("hunter2"), 0o600), os.Chmod(secrets, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := opened(t, dir).OpinionClient(nil); err == nil || !strings.Contains(err.Error(), "line 1 is no secret") || strings.Contains(err.Error(), "hunter2") {
+	if _, err := opened(t, dir).OpinionClient(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "line 1 is no secret") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)
 	}
 }

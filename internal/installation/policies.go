@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -23,20 +24,21 @@ type livePolicy struct {
 }
 
 // newLivePolicy reads a directory's policy.
-func (c *Config) newLivePolicy(directory, path string, log *slog.Logger) (*livePolicy, error) {
+func (c *Config) newLivePolicy(ctx context.Context, directory, path string, log *slog.Logger) (*livePolicy, error) {
 	l := &livePolicy{directory: directory}
-	l.liveFile = liveFile[*policy.Policy]{what: "policy", path: path, limit: policy.MaxSize, open: files.Open, use: l.use, log: log.With("directory", directory)}
-	l.parse = func(text []byte) (*policy.Policy, error) {
+	l.liveFile = liveFile[*policy.Policy]{what: "policy", path: path, limit: policy.MaxSize, use: l.use, log: log.With("directory", directory)}
+	l.open = func(path string) (fs.File, error) { return files.Open(path) }
+	l.parse = func(ctx context.Context, text []byte) (*policy.Policy, error) {
 		p, err := policy.Parse(strings.TrimSuffix(filepath.Base(path), ".yaml"), text)
 		if err != nil {
 			return nil, err
 		}
-		if err := c.checkTested(p); err != nil {
+		if err := c.checkTested(ctx, p); err != nil {
 			return nil, fmt.Errorf("policy %s: %w", p.Version().Name, err)
 		}
 		return p, nil
 	}
-	p, err := l.load()
+	p, err := l.load(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,7 @@ func (l *livePolicy) use(p *policy.Policy) {
 }
 
 // policies reads the policies of the directories that name one. A faulty one is a *ConfigError.
-func (i *Installation) policies(log *slog.Logger) (map[string]*livePolicy, error) {
+func (i *Installation) policies(ctx context.Context, log *slog.Logger) (map[string]*livePolicy, error) {
 	live := map[string]*livePolicy{}
 	var errs []error
 	for _, name := range i.directoryNames() {
@@ -67,7 +69,7 @@ func (i *Installation) policies(log *slog.Logger) (map[string]*livePolicy, error
 		if file == "" {
 			continue
 		}
-		l, err := i.Config.newLivePolicy(name, within(i.Dir, file), log)
+		l, err := i.Config.newLivePolicy(ctx, name, within(i.Dir, file), log)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("directories.%s.policy: %w", name, err))
 			continue
@@ -95,9 +97,9 @@ func (c *Config) CheckPolicy(p *policy.Policy) (faults []error) {
 }
 
 // checkTested is CheckPolicy, and runs the policy's own tests.
-func (c *Config) checkTested(p *policy.Policy) error {
+func (c *Config) checkTested(ctx context.Context, p *policy.Policy) error {
 	errs := c.CheckPolicy(p)
-	for _, r := range p.Test(context.Background()) {
+	for _, r := range p.Test(ctx) {
 		if !r.Passed {
 			errs = append(errs, fmt.Errorf("its test %q fails: %s", r.Name, strings.Join(r.Faults, ", ")))
 		}

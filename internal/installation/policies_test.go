@@ -1,6 +1,7 @@
 package installation
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -32,15 +33,26 @@ func TestServeRefusesAPolicyThatCannotBeUsed(t *testing.T) {
 		dir, _ := initialized(t, nil)
 		edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
 		writePolicy(t, dir, test.text)
-		_, err := opened(t, dir).policies(slog.New(slog.DiscardHandler))
+		_, err := opened(t, dir).policies(t.Context(), slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "directories.default.policy") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	dir, _ := initialized(t, nil)
 	edit(t, dir, "    identifiers:\n", "    policy: none.yaml\n    identifiers:\n")
-	if _, err := opened(t, dir).policies(slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := opened(t, dir).policies(t.Context(), slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a policy without a file")
+	}
+}
+
+func TestAStopEndsTheTestsOfAPolicy(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
+	writePolicy(t, dir, "outcomes: [{outcome: issue}]\ntests: [{name: t, expect: issue}]")
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := opened(t, dir).policies(ctx, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -49,13 +61,13 @@ func TestAPolicyTakesOverOnlyIfItPassesItsChecks(t *testing.T) {
 	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
 	writePolicy(t, dir, "outcomes: [{outcome: issue}]")
 	i := opened(t, dir)
-	live, err := i.policies(slog.New(slog.DiscardHandler))
+	live, err := i.policies(t.Context(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := live["default"]
 	inUse := func() policy.Version { return l.current.Load().Version() }
-	refresh := func() { l.refresh(); l.refresh() } // the first sees that it changed, the second that it stopped
+	refresh := func() { l.refresh(t.Context()); l.refresh(t.Context()) } // the first sees that it changed, the second that it stopped
 	first := inUse()
 	for _, bad := range []string{"outcomes: [", "outcomes: [{outcome: issue, profile: none}]", "outcomes: [{outcome: issue}]\ntests: [{name: t, expect: hold}]"} {
 		writePolicy(t, dir, bad)
@@ -83,7 +95,7 @@ func TestAPolicyIsNotReadWhileItIsWritten(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	edit(t, dir, "    identifiers:\n", "    policy: p.yaml\n    identifiers:\n")
 	writePolicy(t, dir, "outcomes: [{outcome: refuse}]")
-	live, err := opened(t, dir).policies(slog.New(slog.DiscardHandler))
+	live, err := opened(t, dir).policies(t.Context(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,12 +108,12 @@ func TestAPolicyIsNotReadWhileItIsWritten(t *testing.T) {
 		if err := os.WriteFile(path, []byte(written), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		l.refresh()
+		l.refresh(t.Context())
 		if l.current.Load().Version() != first {
 			t.Fatalf("%q took over", written)
 		}
 	}
-	l.refresh()
+	l.refresh(t.Context())
 	if string(l.current.Load().Text()) != written {
 		t.Errorf("in use is %s", l.current.Load().Text())
 	}

@@ -99,7 +99,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := i.openFronts(fronts, listen, running); err != nil {
 		return err
 	}
-	policies, err := i.policies(o.Log)
+	policies, err := i.policies(ctx, o.Log)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return err
 	}
 	measures.serves(acme)
-	lookForSecrets, hangUp, err := i.askOutside(acme, measures, o.Log)
+	lookForSecrets, hangUp, err := i.askOutside(ctx, acme, measures, o.Log)
 	if err != nil {
 		return err
 	}
@@ -149,9 +149,9 @@ func (i *Installation) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if err := writeURLs(i.Dir, running); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	looks := []func(){lookForSecrets}
+	looks := []func(context.Context){lookForSecrets}
 	for _, l := range policies {
-		looks = append(looks, func() { measures.policy(l.directory, l.refresh()) })
+		looks = append(looks, func(ctx context.Context) { measures.policy(l.directory, l.refresh(ctx)) })
 	}
 	return i.run(ctx, fronts, acme, beside{deliveries, looks, syncs, key, health}, running, o)
 }
@@ -209,8 +209,8 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 // beside is what a server works with beside requests.
 type beside struct {
 	deliveries *deliveries
-	looks      []func()    // for files that changed
-	syncs      *abm.Runner // nil: there is no source to be in step with
+	looks      []func(context.Context) // for files that changed
+	syncs      *abm.Runner             // nil: there is no source to be in step with
 	auditKey   ed25519.PrivateKey
 	health     *health
 }

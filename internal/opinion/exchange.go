@@ -61,7 +61,8 @@ func (c *Client) converse(ctx context.Context, r *Report, in policy.Input, test 
 	}
 	own, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	header, err := c.post(own, r)
+	secrets := *c.secrets.Load() // of the request and its answer, whatever replaces them meanwhile
+	header, err := c.post(own, r, secrets)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return answer{}, &failed{Canceled, ctx.Err()}
@@ -72,11 +73,11 @@ func (c *Client) converse(ctx context.Context, r *Report, in policy.Input, test 
 	case r.Status != http.StatusOK:
 		return answer{}, &failed{Status, fmt.Errorf("the service answered with status %d", r.Status)}
 	}
-	return c.read(r, header)
+	return c.read(r, header, secrets)
 }
 
 // post sends the request and reads the reply, whatever it is.
-func (c *Client) post(ctx context.Context, r *Report) (http.Header, error) {
+func (c *Client) post(ctx context.Context, r *Report, secrets []Secret) (http.Header, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(r.Sent))
 	if err != nil {
 		return nil, err
@@ -87,7 +88,7 @@ func (c *Client) post(ctx context.Context, r *Report) (http.Header, error) {
 	// A kept connection may have died meanwhile: then, and only if no byte of a reply came, the transport
 	// sends the same request again, on another. The key says that it may; empty, it is not sent.
 	request.Header["Idempotency-Key"] = nil
-	Sign(request.Header, r.ID, r.Sent, *c.secrets.Load(), c.Now())
+	Sign(request.Header, r.ID, r.Sent, secrets, c.Now())
 	reply, err := c.http.Do(request)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
@@ -106,12 +107,12 @@ func (c *Client) post(ctx context.Context, r *Report) (http.Header, error) {
 
 // read takes an answer from the reply. One that is signed for another request, or names another, might be
 // an old answer that somebody sends again.
-func (c *Client) read(r *Report, header http.Header) (answer, *failed) {
+func (c *Client) read(r *Report, header http.Header, secrets []Secret) (answer, *failed) {
 	if len(r.Received) > maxAnswer {
 		return answer{}, &failed{Malformed, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)}
 	}
 	if c.SignedResponses {
-		if err := Verify(header, r.Received, *c.secrets.Load(), c.Now()); err != nil {
+		if err := Verify(header, r.Received, secrets, c.Now()); err != nil {
 			return answer{}, &failed{Unsigned, fmt.Errorf("the answer: %w", err)}
 		}
 		if header.Get(headerID) != r.ID {

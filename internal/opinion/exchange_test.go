@@ -76,12 +76,30 @@ func TestReplacedSecretsSignTheNextRequest(t *testing.T) {
 		body, _ = io.ReadAll(r.Body)
 	}, nil)
 	r.UseSecrets(secretsOf(t, newSecret))
+	if r.Secrets != nil {
+		t.Error("the client shows secrets that were replaced")
+	}
 	r.Ask(t.Context(), Sample(start))
 	if err := Verify(header, body, secretsOf(t, newSecret), start); err != nil {
 		t.Error(err)
 	}
 	if err := Verify(header, body, secretsOf(t, oldSecret), start); err == nil {
 		t.Error("the secret that was replaced still signs")
+	}
+}
+
+// A service answers with what the request was signed with, though the secrets were replaced meanwhile.
+func TestAnExchangeEndsWithTheSecretsThatItBeganWith(t *testing.T) {
+	var r *rig
+	r = newRig(t, func(w http.ResponseWriter, request *http.Request) {
+		id := idOf(t, request)
+		r.UseSecrets(secretsOf(t, newSecret))
+		w.Header().Set("Content-Type", "application/json")
+		Sign(w.Header(), id, []byte(good(id)), secretsOf(t, oldSecret), start)
+		_, _ = io.WriteString(w, good(id))
+	}, func(o *Options) { o.SignedResponses = true })
+	if got := r.Ask(t.Context(), Sample(start)); !got.Answered {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -87,7 +87,7 @@ type Options struct {
 
 // Client asks one service. Its methods may be called concurrently. Close it.
 type Client struct {
-	Options // its Secrets are those at the start
+	Options // without Secrets, which may be replaced
 	secrets atomic.Pointer[[]Secret]
 	http    *http.Client
 	slots   chan struct{} // one is taken by every request that waits for the service
@@ -129,6 +129,7 @@ func New(o Options) (*Client, error) {
 		circuit: circuit{threshold: failuresUntilOpen, coolDown: coolDown},
 	}
 	c.UseSecrets(o.Secrets)
+	c.Secrets = nil
 	return c, nil
 }
 
