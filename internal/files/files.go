@@ -113,8 +113,8 @@ func Steady(f fs.File, name string, limit int64) ([]byte, fs.FileInfo, error) {
 	return text, after, nil
 }
 
-// Same reports whether two looks found one file unchanged. A look that was not made, nil, is like no other. Size and time are not enough:
-// secrets have one length, and the files of a reproducible image one time.
+// Same reports whether two looks found one file unchanged. A look that was not made, nil, is like no other. Size and
+// time are not enough: secrets have one length, and the files of a reproducible image one time.
 func Same(a, b fs.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
