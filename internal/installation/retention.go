@@ -98,16 +98,16 @@ func (c *cleaning) up(ctx context.Context) error {
 	c.doubted = false
 	cleaned, err := i.Store.CleanUp(ctx, now)
 	c.log.Debug("cleaned up", "rows", cleaned)
-	return errors.Join(err, i.applyRetention(ctx, c.log))
+	return errors.Join(err, i.applyRetention(ctx, now, c.log))
 }
 
-// applyRetention removes what is not to be kept any longer.
-func (i *Installation) applyRetention(ctx context.Context, log *slog.Logger) error {
+// applyRetention removes what is not to be kept any longer, by a clock that is believed.
+func (i *Installation) applyRetention(ctx context.Context, now time.Time, log *slog.Logger) error {
 	retention, err := i.Config.Retention.parse()
 	if err != nil {
 		return err
 	}
-	removed, err := i.Store.ApplyRetention(ctx, i.now(), retention)
+	removed, err := i.Store.ApplyRetention(ctx, now, retention)
 	if removed != (issuance.Removed{}) {
 		log.Info("retention removed", "objects", removed.Objects, "facts", removed.Facts, "evidence", removed.Evidence, "decisions", removed.Decisions, "holds", removed.Holds)
 	}

@@ -170,6 +170,37 @@ func TestNothingIsRemovedWhileTheClockIsDoubted(t *testing.T) {
 	}
 }
 
+// TestTheClockThatIsBelievedIsTheOneThatRemoves: a clock that jumps between the two is not believed.
+func TestTheClockThatIsBelievedIsTheOneThatRemoves(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	i := opened(t, dir)
+	start, readings := time.Now(), 0
+	i.now = func() time.Time {
+		if readings++; readings == 1 {
+			return start
+		}
+		return start.Add(100 * 24 * time.Hour)
+	}
+	b := storetest.NewBench(t, i.Store)
+	b.Now = start.Add(-48 * time.Hour)
+	b.Mint() // a server was here before
+	b.Now = start
+	_, value := b.Mint()
+	answer := storetest.AnswerFor(b.Pending(value))
+	answer.Refusal, answer.Evidence.Failed = &issuance.Refusal{Check: "freshness"}, "freshness"
+	order, err := i.Store.AnswerChallenge(t.Context(), b.Call(), answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cleaning{installation: i, log: slog.New(slog.NewTextHandler(&logbook.Book{}, nil))}
+	if err := c.up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Store.Evidence(t.Context(), order.Evidence); err != nil {
+		t.Errorf("evidence of today: %v", err)
+	}
+}
+
 // TestUpkeepStopsWithItsContext: and without a word, as steps that were cut off are no fault.
 func TestUpkeepStopsWithItsContext(t *testing.T) {
 	dir, _ := initialized(t, nil)

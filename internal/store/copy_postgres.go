@@ -180,7 +180,7 @@ func (p *postgresCopy) makeYears(ctx context.Context, t table, first []any) erro
 		return nil
 	}
 	_, err := p.tx.Exec(ctx, `SELECT make_year(name, year, NULL) FROM tables_in_years, generate_series(2020, $3) AS year
-		WHERE name = $1 AND first_of_year(prefix, year + 1) > $2`, t.name, first[t.key()[0]], time.Now().UTC().Year())
+		WHERE name = $1 AND first_of_year(prefix, year + 1) COLLATE "C" > $2`, t.name, first[t.key()[0]], time.Now().UTC().Year())
 	return err
 }
 

@@ -56,7 +56,7 @@ func newMetrics() *metrics {
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "assay_store_batch_changes", Help: "Changes that shared one commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 8),
 		}),
-		failed:    counter("assay_store_commit_failures_total", "Batches of changes that could not be committed, as on a full disk."),
+		failed:    counter("assay_store_commit_failures_total", "Batches of changes that could not be committed, or, with SQLite, then be moved from the log into the database, as on a full disk."),
 		rejected:  counter("assay_store_changes_rejected_total", "Changes refused because too many waited already."),
 		audited:   vector("assay_audit_rows_total", "Audit rows that this server wrote, by action and outcome.", "action", "outcome"),
 		collected: counter("assay_certificates_collected_total", "Certificates that a device collected for the first time."),

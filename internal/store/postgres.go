@@ -328,6 +328,10 @@ func reasonToRetry(err error) retryReason {
 		return byConflict
 	case "23505": // unique violation
 		return byCollision
+	case "23514": // a check; one without a name is a partition's, and its row's year was made meanwhile
+		if e.ConstraintName == "" {
+			return byConflict
+		}
 	case "57P01", "57P02", "57P03", "53300": // shut down, crashed, starting up, too many connections
 		return byConnection
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -125,7 +126,7 @@ func migratePostgres(ctx context.Context, location string, schema fs.FS, dry boo
 	}
 	if !dry && len(m.Steps) > 0 {
 		if _, err := provider.Up(ctx); err != nil {
-			return m, fmt.Errorf("from version %d to %d: %w", m.From, m.To, err)
+			return m, fmt.Errorf("from version %d to %d: %w", m.From, m.To, quieter(err))
 		}
 	}
 	if !dry && m.To >= yearsSince {
@@ -135,6 +136,14 @@ func migratePostgres(ctx context.Context, location string, schema fs.FS, dry boo
 	}
 	m.Years, err = d.years(ctx)
 	return m, err
+}
+
+// quieter says what to do where a lock was not to be had in time.
+func quieter(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "55P03" {
+		return fmt.Errorf("somebody uses a table for longer than this waits, and nothing was done: try again in a quieter moment: %w", err)
+	}
+	return err
 }
 
 // notes are what to know before a database that is at a version is migrated.

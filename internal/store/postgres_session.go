@@ -38,6 +38,11 @@ func beginPostgres(ctx context.Context, conn *pgx.Conn, kind changeKind, trips p
 		begin = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	}
 	p.queue(ignore, begin)
+	if !kind.is(changeByRow) {
+		// Before the change sees its one state of the database: rows that are moved to the partition of their year
+		// afterwards it would look for there, where it cannot see them, and change nothing without a word.
+		p.queue(ignore, `LOCK TABLE decisions, evidence, audit, audit_personal IN ACCESS SHARE MODE`)
+	}
 	onDisk := "on"
 	if kind.is(changeRelaxed) {
 		onDisk = "off"

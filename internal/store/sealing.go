@@ -183,18 +183,27 @@ func (s *Store) CheckSeals(ctx context.Context, key ed25519.PublicKey, after int
 }
 
 // CheckUnsealed counts the rows that no seal is over yet, and finds what no program of ours leaves behind the last
-// seal: rows that are neither sealed nor wait for it, rows that are gone, and rows whose seal was deleted.
+// seal: rows that are neither sealed nor wait for it, rows that are gone or stand twice, and rows whose seal was deleted.
 func (s *Store) CheckUnsealed(ctx context.Context) (unsealed int64, faults []audit.Fault, err error) {
-	var strange, lost int64
-	err = s.reads.row(ctx, `SELECT (SELECT count(*) FROM audit_unsealed),
-			abs((SELECT count(*) FROM audit) - (SELECT count(*) FROM audit_places) - (SELECT count(*) FROM audit_unsealed)),
+	var rows, places, added, gone, lost int64
+	err = s.reads.row(ctx, `SELECT (SELECT count(*) FROM audit), (SELECT count(*) FROM audit_places), (SELECT count(*) FROM audit_unsealed),
+			(SELECT count(*) FROM audit AS a LEFT JOIN audit_places AS o ON o.audit = a.id LEFT JOIN audit_unsealed AS u ON u.audit = a.id
+				WHERE o.audit IS NULL AND u.audit IS NULL),
+			(SELECT count(*) FROM audit_places AS o LEFT JOIN audit AS a ON a.id = o.audit WHERE a.id IS NULL) +
+				(SELECT count(*) FROM audit_unsealed AS u LEFT JOIN audit AS a ON a.id = u.audit WHERE a.id IS NULL),
 			(SELECT count(*) FROM audit_places WHERE leaf IS NOT NULL AND seq > coalesce((SELECT max(last_seq) FROM audit_seals), 0))`).
-		Scan(&unsealed, &strange, &lost)
+		Scan(&rows, &places, &unsealed, &added, &gone, &lost)
 	if err != nil {
 		return 0, nil, fmt.Errorf("check unsealed audit rows: %w", err)
 	}
-	if strange > 0 {
-		faults = append(faults, audit.Fault{What: fmt.Sprintf("%d rows were added or deleted by something else than this program", strange)})
+	twice := (places + unsealed - gone) - (rows - added)
+	for _, one := range []struct {
+		rows int64
+		what string
+	}{{added, "added"}, {gone, "deleted"}, {twice, "given a second place"}} {
+		if one.rows > 0 {
+			faults = append(faults, audit.Fault{What: fmt.Sprintf("%d rows were %s by something else than this program", one.rows, one.what)})
+		}
 	}
 	if lost > 0 {
 		faults = append(faults, audit.Fault{What: fmt.Sprintf("seals were deleted: %d rows were sealed, and no seal is over them any more", lost)})

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,11 +142,7 @@ func TestTamperingWithTheTrailIsFound(t *testing.T) {
 			t.Errorf("%s: fault %+v", name, faults[0])
 		}
 	}
-	s, _, _, raw := sealed(t)
-	raw("INSERT INTO audit SELECT 'audit_false', time, action, outcome, directory, account, order_id, code, certificate, device, issuer, failed, detail, NULL FROM audit LIMIT 1")
-	if _, faults, err := s.CheckUnsealed(t.Context()); err != nil || len(faults) != 1 || !strings.HasPrefix(faults[0].What, "1 rows were added") {
-		t.Errorf("a row without a place: %+v, %v", faults, err)
-	}
+	s, _, _, _ := sealed(t)
 	_, other, _ := ed25519.GenerateKey(rand.Reader)
 	if faults, _ := check(t, s, other); len(faults) != 3 {
 		t.Errorf("by another key: %+v", faults)
@@ -153,6 +150,31 @@ func TestTamperingWithTheTrailIsFound(t *testing.T) {
 	last, _ := s.LastSeal(t.Context())
 	if _, err := audit.ParseCheckpoint(last.Checkpoint(), other.Public().(ed25519.PublicKey)); err == nil {
 		t.Error("a checkpoint by another key is good")
+	}
+}
+
+// Behind the last seal too, and where as many rows were added as deleted.
+func TestRowsThatComeAndGoUnsealedAreFound(t *testing.T) {
+	added := "INSERT INTO audit SELECT 'audit_false', time, action, outcome, directory, account, order_id, code, certificate, device, issuer, failed, detail, NULL FROM audit LIMIT 1"
+	newest := "(SELECT max(audit) FROM audit_unsealed)"
+	deleted := []string{"DROP TRIGGER audit_no_delete", "PRAGMA foreign_keys = 0", "DELETE FROM audit_personal WHERE audit = " + newest, "DELETE FROM audit WHERE id = " + newest}
+	for name, test := range map[string]struct {
+		tamper []string
+		want   []string
+	}{
+		"added":             {[]string{added}, []string{"1 rows were added"}},
+		"deleted":           {deleted, []string{"1 rows were deleted"}},
+		"added and deleted": {append(deleted, added), []string{"1 rows were added", "1 rows were deleted"}},
+		"waits again":       {[]string{"INSERT INTO audit_unsealed SELECT audit FROM audit_places WHERE seq = 7"}, []string{"1 rows were given a second place"}},
+	} {
+		s, b, _, raw := sealed(t)
+		b.Issued()
+		raw(test.tamper...)
+		_, faults, err := s.CheckUnsealed(t.Context())
+		same := slices.EqualFunc(faults, test.want, func(f audit.Fault, want string) bool { return strings.HasPrefix(f.What, want) })
+		if err != nil || !same {
+			t.Errorf("%s: %+v, %v", name, faults, err)
+		}
 	}
 }
 

@@ -67,8 +67,8 @@ const commitLimit = 5 * time.Second
 
 // pulse is how the writer fares, for whoever looks from outside.
 type pulse struct {
-	since  atomic.Pointer[time.Time] // when the batch under way began; nil: the writer is idle
-	failed atomic.Bool               // whether the last batch could not be committed
+	since  atomic.Pointer[time.Time] // when the batch under way began, or the move of the log; nil: the writer is idle
+	failed atomic.Bool               // whether the last batch could not be committed, or the log be moved after it
 }
 
 // ready: it answers a read, and the writer is idle, or at
@@ -81,11 +81,11 @@ func (d *sqliteDB) ready(ctx context.Context) error {
 	}
 	if since := d.writer.since.Load(); since != nil {
 		if took := d.writer.now().Sub(*since); took > commitLimit {
-			errs = append(errs, fmt.Errorf("a commit takes %s already", took.Round(time.Second)))
+			errs = append(errs, fmt.Errorf("a commit takes %s already, or the move of the log into the database that follows it", took.Round(time.Second)))
 		}
 	}
 	if d.writer.failed.Load() {
-		errs = append(errs, errors.New("the last changes could not be committed: is the disk full?"))
+		errs = append(errs, errors.New("the last changes could not be committed, or be moved from the log into the database: is the disk full?"))
 	}
 	return errors.Join(errs...)
 }

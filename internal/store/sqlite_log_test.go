@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // withSmallLog is a store that begins its log anew at a megabyte, and what writes to it and tells the log's size.
@@ -97,6 +99,57 @@ func TestLogIsBegunAnewThoughThereIsAlwaysAReader(t *testing.T) {
 	<-stopped
 	if most < 1<<20 || most > 8<<20 {
 		t.Errorf("the log had up to %d bytes", most)
+	}
+}
+
+// TestHangingMoveOfTheLogIsSeen: its change was answered before.
+func TestHangingMoveOfTheLogIsSeen(t *testing.T) {
+	s, write := withSmallLog(t)
+	d := s.db.(*sqliteDB)
+	if err := d.do(t.Context(), changeRelaxed, func(*tx) error { d.writer.logPatience = busyTimeout; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	end := reading(t, s)
+	for write() < 1<<20 {
+	}
+	seen := false
+	for begun := time.Now(); !seen && time.Since(begun) < busyTimeout/2*time.Millisecond; time.Sleep(time.Millisecond) {
+		seen = d.writer.since.Load() != nil
+	}
+	end()
+	if !seen {
+		t.Error("the writer counts as idle while it moves the log")
+	}
+}
+
+// TestMoveOfTheLogThatFailsIsSeen: as a commit that does.
+func TestMoveOfTheLogThatFailsIsSeen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "assay.db")
+	s, err := Open(t.Context(), path, Options{Key: make([]byte, KeySize)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	w := s.db.(*sqliteDB).writer
+	w.log, w.logAim = path, 0 // of what is closed nothing can be moved
+	w.trimLog()
+	if !w.failed.Load() || testutil.ToFloat64(w.metrics.failed) != 1 || w.since.Load() != nil {
+		t.Errorf("failed %t, %g times, under way %v", w.failed.Load(), testutil.ToFloat64(w.metrics.failed), w.since.Load())
+	}
+}
+
+// TestChangesWaitForOthersAsLongAsEver: also where to say so failed after the log was moved.
+func TestChangesWaitForOthersAsLongAsEver(t *testing.T) {
+	s, write := withSmallLog(t)
+	d := s.db.(*sqliteDB)
+	write()
+	impatient := func(*tx) error { return d.writer.setPatience(logPatience) }
+	if err := d.do(t.Context(), changeRelaxed, impatient); err != nil {
+		t.Fatal(err)
+	}
+	var patience int
+	if err := d.do(t.Context(), changeRelaxed, func(tx *tx) error { return tx.row(`PRAGMA busy_timeout`).Scan(&patience) }); err != nil || patience != busyTimeout {
+		t.Errorf("the next change waits %d ms, %v", patience, err)
 	}
 }
 

@@ -47,11 +47,13 @@ type writer struct {
 	mu     sync.RWMutex // held for reading while sending to jobs
 	closed bool
 
-	relaxed bool // the connection is at synchronous=NORMAL
+	relaxed  bool // the connection is at synchronous=NORMAL
+	patience int  // its busy_timeout, in milliseconds; 0: not known
 
-	log      string // path of the write-ahead log
-	logLimit int64
-	logAim   int64 // size at which to begin it anew
+	log         string // path of the write-ahead log
+	logLimit    int64
+	logAim      int64 // size at which to begin it anew
+	logPatience int
 	pulse
 	metrics *metrics
 	now     func() time.Time
@@ -91,7 +93,9 @@ func newWriter(ctx context.Context, path string, m *metrics, now func() time.Tim
 		jobs: make(chan *job, queueLength),
 		done: make(chan struct{}),
 
-		log: path + "-wal", logLimit: logLimit, logAim: logLimit,
+		patience: busyTimeout,
+
+		log: path + "-wal", logLimit: logLimit, logAim: logLimit, logPatience: logPatience,
 
 		metrics: m, now: now,
 	}
@@ -160,32 +164,48 @@ func (w *writer) loop() {
 }
 
 // trimLog moves the log into the database and begins it anew if it is too large. Where readers hold that up, it is
-// tried again when the log has grown by as much once more: nothing is lost by a large log but time.
+// tried again when the log has grown by as much once more: nothing is lost by a large log but time. That it fails
+// counts as a commit that does: it is the same disk.
 func (w *writer) trimLog() {
 	info, err := os.Stat(w.log)
 	if err != nil || info.Size() < w.logAim {
 		return
 	}
 	w.logAim = info.Size() + w.logLimit
-	var busy, frames, moved int
-	err = w.patiently(logPatience, func() error {
-		return w.conn.c.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved)
-	})
-	if err == nil && busy == 0 {
+	began := w.now()
+	w.since.Store(&began)
+	defer w.since.Store(nil)
+	busy, err := w.moveLog()
+	switch {
+	case err != nil:
+		w.failed.Store(true)
+		w.metrics.failed.Inc()
+	case !busy:
 		w.logAim = w.logLimit
 	}
 }
 
-// patiently does something that waits for others for so many milliseconds.
-func (w *writer) patiently(patience int, work func() error) error {
-	set := func(ms int) error {
-		_, err := w.conn.c.ExecContext(context.Background(), fmt.Sprintf("PRAGMA busy_timeout=%d", ms))
+// moveLog moves the log into the database and begins it anew, unless readers keep it busy.
+func (w *writer) moveLog() (busy bool, err error) {
+	if err := w.setPatience(w.logPatience); err != nil {
+		return false, err
+	}
+	var frames, moved int
+	err = w.conn.c.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved)
+	return busy, errors.Join(err, w.setPatience(busyTimeout))
+}
+
+// setPatience chooses for how many milliseconds the connection waits for others.
+func (w *writer) setPatience(ms int) error {
+	if w.patience == ms {
+		return nil
+	}
+	w.patience = 0
+	if _, err := w.conn.c.ExecContext(context.Background(), fmt.Sprintf("PRAGMA busy_timeout=%d", ms)); err != nil {
 		return err
 	}
-	if err := set(patience); err != nil {
-		return err
-	}
-	return errors.Join(work(), set(busyTimeout))
+	w.patience = ms
+	return nil
 }
 
 // gather adds what waits already.
@@ -261,8 +281,8 @@ func (w *writer) transact(batch []*job) error {
 	for _, j := range batch {
 		durable = durable || j.durable
 	}
-	if err := w.setDurable(durable); err != nil {
-		return fmt.Errorf("set durability: %w", err)
+	if err := errors.Join(w.setDurable(durable), w.setPatience(busyTimeout)); err != nil {
+		return fmt.Errorf("set durability and patience: %w", err)
 	}
 	clean, err := w.attempt(batch, false)
 	if err == nil && !clean && len(batch) > 1 {

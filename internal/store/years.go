@@ -18,8 +18,8 @@ var tablesInYears = []string{"evidence", "decisions", "audit", "audit_personal"}
 // yearsSince is the schema version that laid them so.
 const yearsSince = 7
 
-// mostMoved is how many rows beside the running servers are taken out of a default partition at once: who reads or
-// writes it waits meanwhile.
+// mostMoved is how many rows a default partition may have for years to be made beside the running servers: all of it
+// is read for each, and who reads or writes it waits meanwhile.
 const mostMoved = 10_000
 
 // Year is a partition of a table.
@@ -32,7 +32,7 @@ type Year struct {
 }
 
 // MakeYears makes the partitions of the present year and the next, and moves what lies in none into its own. It is
-// for work that comes around again: a year with too many rows to move beside running servers is left to Migrate, by
+// for work that comes around again: what has too many rows to move beside running servers is left to Migrate, by
 // an error that says so. Nothing is to be done on SQLite.
 func (s *Store) MakeYears(ctx context.Context, now time.Time) error {
 	d, ok := s.db.(*postgresDB)
@@ -42,19 +42,26 @@ func (s *Store) MakeYears(ctx context.Context, now time.Time) error {
 	return d.makeYears(ctx, changeByRow, now, mostMoved)
 }
 
-// makeYears makes years, of at most so many rows each; nil for any number.
+// makeYears makes years where no more than so many rows are in none; nil for any number.
 func (d *postgresDB) makeYears(ctx context.Context, kind changeKind, now time.Time, most any) error {
 	var errs []error
 	for _, table := range tablesInYears {
-		var left []int32
+		var byRows, byName []int32
 		err := d.do(ctx, kind, func(t *tx) error {
 			// Who waits for a lock keeps others waiting behind it.
-			return t.row(`SELECT make_years(?, ?, ?) FROM set_config('lock_timeout', '2s', true)`, table, now.UTC().Year(), most).Scan(&left)
+			if err := t.write(`SELECT set_config('lock_timeout', '2s', true)`); err != nil {
+				return err
+			}
+			return t.row(`SELECT by_rows, by_name FROM make_years(?, ?, ?)`, table, now.UTC().Year(), most).Scan(&byRows, &byName)
 		})
 		if err != nil {
-			errs = append(errs, fmt.Errorf("make partitions of %s by year: %w", table, err))
-		} else if len(left) > 0 {
-			errs = append(errs, fmt.Errorf("table %s has many rows of %v in its default partition: run assay migrate, for whose time requests wait", table, left))
+			errs = append(errs, fmt.Errorf("make partitions of %s by year: %w", table, quieter(err)))
+		}
+		if len(byRows) > 0 {
+			errs = append(errs, fmt.Errorf("table %s has many rows in its default partition, so %v got no partitions: run assay migrate, for whose time requests wait", table, byRows))
+		}
+		for _, year := range byName {
+			errs = append(errs, fmt.Errorf("table %[1]s gets no partition of %[2]d while another table is named %[1]s_%[2]d: attach that one again, or move it to another schema", table, year))
 		}
 	}
 	return errors.Join(errs...)

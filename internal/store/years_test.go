@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +17,8 @@ import (
 	"assay/internal/issuance"
 	"assay/internal/store"
 	"assay/internal/store/storetest"
+
+	"github.com/jackc/pgx/v5"
 )
 
 const grown = "evidence decisions audit audit_personal"
@@ -159,6 +163,9 @@ func TestYearsComeToBe(t *testing.T) {
 	if err := s.MakeYearsOf(t.Context(), b.Now, 0); err == nil || !strings.Contains(err.Error(), "assay migrate") {
 		t.Errorf("too many rows to move: error %v", err)
 	}
+	if _, made := rowsIn(t, p, url)[in("audit", 1)]; made { // to attach it reads them all
+		t.Error("the next year was made beside too many rows")
+	}
 	b.Now = b.Now.Add(time.Hour)
 	var all sync.WaitGroup
 	for range 3 {
@@ -198,6 +205,109 @@ func TestYearsComeToBe(t *testing.T) {
 	wantUntouchable(t, p, url)
 	if e, err := s.Evidence(t.Context(), c.Evidence); err != nil || e.Order != c.Order {
 		t.Errorf("evidence %+v, %v", e, err)
+	}
+}
+
+// A clock that is years behind: the partition of the migration has those.
+func TestYearThatAPartitionHasIsNotMadeAgain(t *testing.T) {
+	p := newPostgres(t)
+	url := counterpart.Database(t, p.Cluster, "")
+	old, err := store.OpenOlder(t.Context(), url, 6, store.Options{Key: testKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	b := storetest.NewBench(t, old)
+	b.Now = time.Date(2022, 7, 1, 0, 0, 0, 0, time.UTC)
+	b.Account = b.NewAccount()
+	b.Issued()
+	if _, err := store.Migrate(t.Context(), url, false); err != nil {
+		t.Fatal(err)
+	}
+	before := rowsIn(t, p, url)
+	if err := openAt(t, url).MakeYears(t.Context(), b.Now); err != nil {
+		t.Error(err)
+	}
+	if after := rowsIn(t, p, url); !maps.Equal(before, after) {
+		t.Errorf("rows %v, before %v", after, before)
+	}
+}
+
+// A table that was detached and left where it was: its name is taken, and everything else goes on.
+func TestDetachedTableIsNoPartition(t *testing.T) {
+	p := newPostgres(t)
+	url := p.database(t)
+	s := openAt(t, url)
+	year := time.Now().UTC().Year() + 1
+	if err := p.run(t, url, fmt.Sprintf(`ALTER TABLE evidence DETACH PARTITION evidence_%d`, year)); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(year, 7, 1, 0, 0, 0, 0, time.UTC)
+	err := s.MakeYears(t.Context(), now)
+	if want := fmt.Sprintf("another table is named evidence_%d", year); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	rows := rowsIn(t, p, url)
+	for _, table := range strings.Fields(grown) {
+		if _, made := rows[fmt.Sprintf("%s_%d", table, year+1)]; !made {
+			t.Errorf("%s has no partition of the year after: %v", table, rows)
+		}
+	}
+}
+
+// What is removed by id while its row is moved to its year is removed there: the change waits before it looks.
+func TestRowsThatAreBeingMovedAreChanged(t *testing.T) {
+	p := newPostgres(t)
+	url := p.database(t)
+	s := openAt(t, url)
+	b := storetest.NewBench(t, s)
+	year := time.Now().UTC().Year() + 5
+	b.Now = time.Date(year, 7, 1, 0, 0, 0, 0, time.UTC)
+	b.Account = b.NewAccount()
+	c := b.Issued()
+	b.Now = b.Now.Add(time.Hour)
+	forever := issuance.Keep{Object: issuance.Forever, Facts: issuance.Forever}
+	r := issuance.Retention{Refused: forever, Held: forever} // what was issued leaves, by its id
+	err := beside(t, url, []string{fmt.Sprintf(`SELECT make_year('evidence', %d, NULL)`, year)}, func() error {
+		_, err := s.ApplyRetention(t.Context(), b.Now, r)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := s.Evidence(t.Context(), c.Evidence); err != nil || e.Object != nil || e.Facts != nil {
+		t.Errorf("evidence %+v, %v", e, err)
+	}
+}
+
+// A migration that does not get its turn keeps nobody waiting, and says what to do.
+func TestMigrationGivesUpBehindALongReader(t *testing.T) {
+	p := newPostgres(t)
+	url := counterpart.Database(t, p.Cluster, "")
+	old, err := store.OpenOlder(t.Context(), url, 6, store.Options{Key: testKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	reader, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close(t.Context())
+	if _, err := reader.Exec(t.Context(), `BEGIN; SELECT count(*) FROM decisions`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err = store.Migrate(ctx, url, false)
+	if err == nil || !strings.Contains(err.Error(), "try again in a quieter moment") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := reader.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := store.Migrate(t.Context(), url, false); err != nil || done.From != 6 {
+		t.Errorf("migrated afterwards: %+v, %v", done, err)
 	}
 }
 

@@ -5,7 +5,9 @@
 
 -- +goose Up
 
--- In the order in which servers come to them: they wait now until this is done.
+-- In the order in which servers come to them: they wait now until this is done. Who waits for a lock keeps others
+-- waiting behind it, so it gives up where somebody reads for long.
+SET LOCAL lock_timeout = '3s';
 LOCK TABLE decisions, evidence IN ACCESS EXCLUSIVE MODE;
 LOCK TABLE certificates, device_conflicts IN SHARE MODE;
 LOCK TABLE audit, audit_unsealed, audit_personal IN ACCESS EXCLUSIVE MODE;
@@ -47,11 +49,20 @@ RETURN (SELECT prefix || string_agg(substr('0123456789abcdefghjkmnpqrstvwxyz', (
 CREATE VIEW tables_in_years (name, key, prefix) AS
     VALUES ('evidence', 'id', 'evid_'), ('decisions', 'id', 'dec_'), ('audit', 'id', 'audit_'), ('audit_personal', 'audit', 'audit_');
 
--- Makes the partition of a year, unless there is one, of what the default partition has of it, at most so many
--- rows; NULL: however many. It returns whether there is one now. Who reads or writes the default partition waits
--- meanwhile.
+-- Whether a partition has any of a year: its own, or, after the migration, that of all before.
 -- +goose StatementBegin
-CREATE FUNCTION make_year(parent text, year integer, most bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION has_year(parent text, prefix text, year integer) RETURNS boolean STABLE LANGUAGE sql
+RETURN EXISTS (SELECT 1 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, pg_get_expr(relpartbound, pg_class.oid) AS bound
+    WHERE inhparent = quote_ident(parent)::regclass AND bound <> 'DEFAULT'
+        AND coalesce(substring(bound FROM 'FROM \(''([^'']*)''\)'), '') COLLATE "C" < first_of_year(prefix, year + 1)
+        AND substring(bound FROM 'TO \(''([^'']*)''\)') COLLATE "C" > first_of_year(prefix, year));
+-- +goose StatementEnd
+
+-- Makes the partition of a year, unless one has it, of what the default partition has of it; not if that has more
+-- rows than most, which all are read for it (NULL: however many), and not if another table has the name. It returns
+-- what keeps it from being made: 'rows', 'name', or NULL. Who reads or writes the default partition waits meanwhile.
+-- +goose StatementBegin
+CREATE FUNCTION make_year(parent text, year integer, most bigint) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     partition text := parent || '_' || year;
     rest text := parent || '_default';
@@ -61,16 +72,20 @@ DECLARE
     many boolean;
     definition text;
 BEGIN
-    IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
-        RETURN true;
+    IF has_year(parent, prefix, year) THEN
+        RETURN NULL;
     END IF;
-    EXECUTE format('LOCK TABLE ONLY %I IN ACCESS EXCLUSIVE MODE', rest);
-    IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
-        RETURN true;
-    END IF;
-    EXECUTE format('SELECT count(*) > $1 FROM (SELECT 1 FROM %I WHERE %s LIMIT $1 + 1) AS rows', rest, range) INTO many USING most;
+    EXECUTE format('SELECT count(*) > $1 FROM (SELECT 1 FROM %I LIMIT $1 + 1) AS rows', rest) INTO many USING most;
     IF many THEN
-        RETURN false;
+        RETURN 'rows';
+    END IF;
+    IF to_regclass(quote_ident(partition)) IS NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %I IN ACCESS EXCLUSIVE MODE', rest);
+    END IF;
+    IF has_year(parent, prefix, year) THEN
+        RETURN NULL;
+    ELSIF to_regclass(quote_ident(partition)) IS NOT NULL THEN
+        RETURN 'name';
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition, parent);
     EXECUTE format('ALTER TABLE %I DISABLE TRIGGER USER', rest);
@@ -81,23 +96,24 @@ BEGIN
     END LOOP;
     EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, partition,
         first_of_year(prefix, year), first_of_year(prefix, year + 1));
-    RETURN true;
+    RETURN NULL;
 END
 $$;
 -- +goose StatementEnd
 
 -- Makes the partitions of a year and the next, and of those before that the default partition has rows of: a clock
--- was wrong then, or nobody made them in time. It returns the years that it left for having more rows than that.
+-- was wrong then, or nobody made them in time. It returns the years that it left, by what kept them from being made.
 -- +goose StatementBegin
-CREATE FUNCTION make_years(parent text, this integer, most bigint) RETURNS integer[] LANGUAGE plpgsql AS $$
+CREATE FUNCTION make_years(parent text, this integer, most bigint, OUT by_rows integer[], OUT by_name integer[]) LANGUAGE plpgsql AS $$
 DECLARE
     rest text := parent || '_default';
     key text := t.key FROM tables_in_years AS t WHERE t.name = parent;
     prefix text := t.prefix FROM tables_in_years AS t WHERE t.name = parent;
-    first text;
+    first text COLLATE "C";
     wanted boolean;
-    too_many integer[] := '{}';
 BEGIN
+    by_rows := '{}';
+    by_name := '{}';
     EXECUTE format('SELECT min(%I) FROM %I', key, rest) INTO first;
     FOR year IN 2020 .. this + 1 LOOP
         wanted := year >= this;
@@ -105,11 +121,14 @@ BEGIN
             EXECUTE format('SELECT EXISTS (SELECT 1 FROM %1$I WHERE %2$I >= $1 AND %2$I < $2)', rest, key) INTO wanted
                 USING first_of_year(prefix, year), first_of_year(prefix, year + 1);
         END IF;
-        IF wanted AND NOT make_year(parent, year, most) THEN
-            too_many := too_many || year;
+        IF wanted THEN
+            CASE make_year(parent, year, most)
+                WHEN 'rows' THEN by_rows := by_rows || year;
+                WHEN 'name' THEN by_name := by_name || year;
+                ELSE
+            END CASE;
         END IF;
     END LOOP;
-    RETURN too_many;
 END
 $$;
 -- +goose StatementEnd
@@ -121,7 +140,7 @@ DECLARE
     old text := parent || '_' || year;
     key text := t.key FROM tables_in_years AS t WHERE t.name = parent;
     prefix text := t.prefix FROM tables_in_years AS t WHERE t.name = parent;
-    first text;
+    first text COLLATE "C";
     statement text;
     statements text[];
 BEGIN
