@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,12 +84,26 @@ func readFile(name string, limit int64) ([]byte, error) {
 	return files.All(f, name, limit)
 }
 
-// readPrivate is readFile of a file that others must not be able to read.
+// readPrivate is readFile of a file that others must not be able to read. A pipe or a terminal is no file that they
+// could; a file that the shell opened is.
 func readPrivate(name string, limit int64) ([]byte, error) {
-	if handed(name) {
-		return readFile(name, limit)
+	f, err := openFile(name)
+	if err != nil {
+		return nil, err
 	}
-	return files.ReadSecret(name, limit)
+	defer f.Close()
+	if !passing(f) {
+		if err := files.Private(f, name); err != nil {
+			return nil, err
+		}
+	}
+	return files.All(f, name, limit)
+}
+
+// passing reports whether what is read is kept nowhere: it comes by a pipe, or people type it.
+func passing(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&fs.ModeNamedPipe != 0 || typed(f)
 }
 
 // openFile opens a regular file, or what the shell handed to this process.
@@ -100,7 +116,12 @@ func openFile(name string) (*os.File, error) {
 
 // handed reports whether a name is of a file that the shell opened for this process, as with <(jq …).
 func handed(name string) bool {
-	return strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/") || name == "/dev/stdin"
+	number, found := strings.CutPrefix(name, "/dev/fd/")
+	if !found {
+		number, found = strings.CutPrefix(name, "/proc/self/fd/")
+	}
+	_, err := strconv.ParseUint(number, 10, 31) // no path, which could lead anywhere
+	return found && err == nil || name == "/dev/stdin"
 }
 
 // lifetimeFlag is a duration flag that also takes days, such as 30d.

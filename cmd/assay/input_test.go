@@ -126,3 +126,48 @@ func TestOnlyAPipeOfTheShellIsRead(t *testing.T) {
 		}
 	}
 }
+
+// What the shell redirects from a file is as much a file as one that is named.
+func TestAFileOfTheShellIsPrivateToo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	for mode, fine := range map[os.FileMode]bool{0o600: true, 0o644: false} {
+		if err := errors.Join(os.WriteFile(path, []byte("text"), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("/dev/fd/%d", f.Fd())
+		if text, err := readFile(name, 10); err != nil || string(text) != "text" {
+			t.Errorf("mode %04o: %q, %v", mode, text, err)
+		}
+		text, err := readPrivate(name, 10)
+		if fine && (err != nil || string(text) != "text") || !fine && (err == nil || !strings.Contains(err.Error(), "chmod 600")) {
+			t.Errorf("mode %04o, as a secret: %q, %v", mode, text, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	device, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	if _, err := readPrivate(fmt.Sprintf("/dev/fd/%d", device.Fd()), 10); !errors.Is(err, files.ErrNotRegular) {
+		t.Errorf("a device: %v", err)
+	}
+}
+
+func TestOnlyANumberIsHandedByTheShell(t *testing.T) {
+	for name, want := range map[string]bool{
+		"/dev/stdin": true, "/dev/fd/0": true, "/dev/fd/63": true, "/proc/self/fd/3": true,
+		"/dev/fd/": false, "/dev/fd/../../etc/token": false, "/dev/fd/3/token": false, "/proc/self/fd/../cwd/token": false,
+		"/dev/fd/-1": false, "/dev/fd/x": false, "3": false, "token": false,
+	} {
+		if got := handed(name); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -222,6 +222,29 @@ func (failingStore) DocumentByPath(context.Context, [32]byte, time.Time) (issuan
 	return issuance.FetchedDocument{}, errors.New("disk on fire")
 }
 
+type panickingStore struct{ Documents }
+
+func (panickingStore) DocumentByPath(context.Context, [32]byte, time.Time) (issuance.FetchedDocument, error) {
+	panic("a bug in here")
+}
+
+func TestPanicCostsOneDocument(t *testing.T) {
+	for name, of := range map[string]func(*slog.Logger, *Metrics) http.Handler{
+		"main": func(log *slog.Logger, m *Metrics) http.Handler { return Handler(panickingStore{}, log, time.Now, m) },
+		"MDM": func(log *slog.Logger, m *Metrics) http.Handler {
+			return MDMHandler(panickingStore{}, nil, log, time.Now, m)
+		},
+	} {
+		var log strings.Builder
+		m := NewMetrics()
+		w := httptest.NewRecorder()
+		of(slog.New(slog.NewTextHandler(&log, nil)), m).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/credential/x", nil))
+		if w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "bug") || !strings.Contains(log.String(), "a bug in here") {
+			t.Errorf("%s: got %d %q, log %s", name, w.Code, w.Body, log.String())
+		}
+	}
+}
+
 func TestRequestedIsWhatADeviceAsksFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*credential.Credential)

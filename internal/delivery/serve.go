@@ -11,6 +11,7 @@ import (
 
 	"assay/credential"
 	"assay/internal/issuance"
+	"assay/internal/panics"
 )
 
 // Names of the checks that a fetch must pass, beside those of MDMIdentity.Check. A document whose code
@@ -39,14 +40,19 @@ type documentServer struct {
 // Handler serves published documents at /credential/{secret}: the exact media type that devices
 // demand, stable bytes and an ETag. Documents with Authentication MDM it refuses. metrics may be nil.
 func Handler(store Documents, log *slog.Logger, now func() time.Time, metrics *Metrics) http.Handler {
-	return &documentServer{store: store, log: logger(log), now: now, metrics: measuring(metrics)}
+	return surviving(&documentServer{store: store, log: logger(log), now: now, metrics: measuring(metrics)})
 }
 
 // MDMHandler serves documents with Authentication MDM at /credential/{secret}, each to the device
 // that it was made for: the one that shows the identity which the MDM gave it. Documents without are
 // refused, because their declarations say that anybody who has the URL may fetch them elsewhere. metrics may be nil.
 func MDMHandler(store Documents, identity *MDMIdentity, log *slog.Logger, now func() time.Time, metrics *Metrics) http.Handler {
-	return &documentServer{store: store, identity: identity, log: logger(log), now: now, metrics: measuring(metrics)}
+	return surviving(&documentServer{store: store, identity: identity, log: logger(log), now: now, metrics: measuring(metrics)})
+}
+
+// surviving answers requests whose handling panics as those that fail.
+func surviving(s *documentServer) http.Handler {
+	return panics.Handler(s, func(w http.ResponseWriter, r *http.Request, err error) { s.unavailable(w, r, "serve document", err) })
 }
 
 func (s *documentServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -53,14 +53,24 @@ func OpenSecret(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && shared(info) {
-		err = fmt.Errorf("%s can be used by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
-	}
-	if err != nil {
+	if err := Private(f, path); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// Private checks that an open file is a regular one that others than its owner cannot use; name says in errors which.
+func Private(f *os.File, name string) error {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("open %s: %w", name, ErrNotRegular)
+	case shared(info):
+		return fmt.Errorf("%s can be used by others than its owner (mode %04o): chmod 600 it", name, info.Mode().Perm())
+	}
+	return nil
 }
 
 // ReadSecret is Read of a file that others than its owner must not be able to use.

@@ -324,6 +324,20 @@ func TestServeRefusesIssuerKeyThatOthersCanRead(t *testing.T) {
 	}
 }
 
+func TestAuditKeyThatOthersCanReadIsTheOperatorsToMend(t *testing.T) {
+	dir, _ := initialized(t, nil)
+	if _, err := auditKey(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(auditKeyPath(dir), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	_, err := auditKey(dir)
+	if _, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(err.Error(), "audit.key") || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestPushKeyThatOthersCanReadIsRefused(t *testing.T) {
 	dir, _ := initialized(t, nil)
 	path := filepath.Join(dir, "kmfddm.key")

@@ -91,13 +91,17 @@ func (i *Installation) newGate(metrics *limits.Metrics, log *slog.Logger) *limit
 	return limits.New(limits.Options{Rates: rates, Metrics: metrics, Log: log, Now: i.now, Sleep: i.sleep})
 }
 
-// revealed gives the ACME server requests that come from their clients' addresses, whatever proxies are in front.
-func (i *Installation) revealed(acme http.Handler) (http.Handler, error) {
+// revealed gives the ACME server requests that come from their clients' addresses, whatever proxies are in front. A nil
+// tracer traces none.
+func (i *Installation) revealed(acme http.Handler, tracer *tracing.Tracer) (http.Handler, error) {
 	proxies, err := limits.NewProxies(i.Config.TrustedProxies, i.Config.ForwardedHeader)
 	if err != nil {
 		return nil, &ConfigError{fmt.Errorf("trustedProxies: %w", err)}
 	}
 	revealed := proxies.Reveal(acme)
+	if tracer == nil || len(i.Config.TrustedProxies) == 0 {
+		return revealed, nil
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if proxies.Forwards(r) {
 			r = r.WithContext(tracing.Behind(r.Context(), r.Header))

@@ -3,6 +3,7 @@ package installation
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"testing"
 	"time"
@@ -80,5 +81,30 @@ func TestListenersLimitByTheClientsAddress(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A request from a trusted proxy is looked at for its trace only where there are traces.
+func TestProxiesCostNoMoreWithoutTraces(t *testing.T) {
+	i := &Installation{Config: &Config{TrustedProxies: []string{"192.0.2.1"}, ForwardedHeader: limits.XForwardedFor}}
+	var got *http.Request
+	acme := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r })
+	revealed, err := i.revealed(acme, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxies, err := limits.NewProxies(i.Config.TrustedProxies, i.Config.ForwardedHeader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.RemoteAddr = "192.0.2.1:443"
+	r.Header.Set(limits.XForwardedFor, "198.51.100.7")
+	cost := func(h http.Handler) float64 { return testing.AllocsPerRun(100, func() { h.ServeHTTP(nil, r) }) }
+	if have, want := cost(revealed), cost(proxies.Reveal(acme)); have != want {
+		t.Errorf("%v allocations, want %v", have, want)
+	}
+	if got.RemoteAddr != "198.51.100.7" {
+		t.Errorf("the request is from %s", got.RemoteAddr)
 	}
 }

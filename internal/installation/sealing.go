@@ -40,7 +40,7 @@ func auditKey(dir string) (ed25519.PrivateKey, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeAuditKey(path)
 	} else if err != nil {
-		return nil, fmt.Errorf("read audit key: %w", err)
+		return nil, &ConfigError{fmt.Errorf("read audit key: %w", err)}
 	}
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != pemPrivateKey {

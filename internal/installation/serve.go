@@ -189,7 +189,7 @@ func (i *Installation) equip(fronts *fronts, acme *server.Server, deliveries *de
 		}
 		switch f.name {
 		case "acme":
-			f.handler, err = i.revealed(acme)
+			f.handler, err = i.revealed(acme, fronts.tracer)
 		case "admin":
 			var api *admin.API
 			if api, err = i.newAPI(deliveries, syncs, fronts.measures.admin, log); err == nil {

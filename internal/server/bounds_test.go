@@ -71,6 +71,21 @@ func TestPanicIsAnsweredAndLogged(t *testing.T) {
 	c.collect(c.finalize(o, d.csr()))
 }
 
+func TestPanicOfAnUnsignedRequestIsAnsweredAndLogged(t *testing.T) {
+	h := newHarness(t)
+	h.hooked.beforePutCRL = func() { panic("a bug in here") }
+	path := baseURL + "/crl/" + string(h.issuer) + "/0"
+	r := h.do(t, http.MethodGet, path, nil, nil)
+	r.refused(http.StatusInternalServerError, "serverInternal", "internal")
+	if strings.Contains(string(r.body), "bug") {
+		t.Errorf("reply %s", r.body)
+	}
+	if lines := h.logs.lines(t, "internal error"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), "a bug in here") {
+		t.Errorf("the log says %v", lines)
+	}
+	h.do(t, http.MethodGet, path, nil, nil).want(http.StatusOK)
+}
+
 func TestAnAccountFillsTheTrailOnlySoFast(t *testing.T) {
 	h := newHarness(t)
 	value, _ := h.mint(issuance.Mint{})

@@ -11,6 +11,7 @@ import (
 	"assay/acme"
 	"assay/internal/issuance"
 	"assay/internal/limits"
+	"assay/internal/panics"
 	"assay/policy"
 )
 
@@ -24,9 +25,9 @@ const (
 	stepNewOrder   = "new-order"
 )
 
-// unsigned limits requests that nobody signs, by address.
+// unsigned limits requests that nobody signs, by address. A panic costs one of them.
 func (s *Server) unsigned(handle http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+	return panics.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		over := s.Limits.Pass(r.Context(), limits.Charge{Limit: limits.Reads, Key: limits.AddressKey(r.RemoteAddr)})
 		if over == nil {
 			handle(w, r)
@@ -40,7 +41,13 @@ func (s *Server) unsigned(handle http.HandlerFunc) http.HandlerFunc {
 		s.refused(r.Context(), name, p)
 		s.strangers.count(p.Check)
 		s.writeProblem(r.Context(), w, nil, p)
-	}
+	}), s.panicked)
+}
+
+// panicked answers an unsigned request whose handler panicked.
+func (s *Server) panicked(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("Cache-Control", "no-store") // the handler may have set another, for what it meant to answer
+	s.writeProblem(r.Context(), w, nil, s.internal(r.Context(), err))
 }
 
 // strangersCharge is what a signed request counts as, unless something vouches for it.

@@ -142,10 +142,14 @@ func (s *Server) measured(name string, handle http.HandlerFunc) http.HandlerFunc
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := s.Now()
 		r, span := tracing.Request(r, r.Pattern)
+		status := http.StatusInternalServerError // of a handler that panics
+		defer func() {
+			step.answered(status, s.Now().Sub(began))
+			span.Answered(status)
+		}()
 		out := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		handle(out, r)
-		step.answered(out.status, s.Now().Sub(began))
-		span.Answered(out.status)
+		status = out.status
 	}
 }
 

@@ -2,10 +2,13 @@ package server
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
 	"assay/acme"
+	"assay/internal/limits"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -42,5 +45,22 @@ func BenchmarkCountRequest(b *testing.B) {
 	for b.Loop() {
 		began := time.Now()
 		step.answered(200, time.Since(began))
+	}
+}
+
+// A handler that cuts the connection has not answered, and is counted.
+func TestCutAnswersAreCountedAsFailed(t *testing.T) {
+	s := &Server{Config: Config{Metrics: NewMetrics(), Limits: limits.New(limits.Options{Now: time.Now}), Now: time.Now}}
+	handle := s.measured("crl", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler {
+				t.Errorf("cut by %v", p)
+			}
+		}()
+		handle(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	}()
+	if n := testutil.ToFloat64(s.Metrics.Requests.WithLabelValues("crl", resultFailed)); n != 1 {
+		t.Errorf("%v failed, want 1", n)
 	}
 }

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	"assay/internal/files"
+
 	"golang.org/x/net/http/httpguts"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -136,7 +138,7 @@ func timeout() (time.Duration, error) {
 func tlsConfig() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if path, called := variable("CERTIFICATE"); path != "" {
-		data, err := os.ReadFile(path)
+		data, err := files.Read(path, files.MaxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", called, err)
 		}
@@ -151,7 +153,7 @@ func tlsConfig() (*tls.Config, error) {
 		return nil, fmt.Errorf("%s and %s go together", called, keyCalled)
 	}
 	if certificate != "" {
-		pair, err := tls.LoadX509KeyPair(certificate, key)
+		pair, err := files.KeyPair(certificate, key)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", called, err)
 		}

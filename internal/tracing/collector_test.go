@@ -13,8 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"assay/internal/files"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -71,6 +74,51 @@ func TestUnusableVariablesAreNamedWithoutSecrets(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// A pipe that nobody writes would keep the server from starting.
+func TestCertificatesAreReadFromRegularFilesOnly(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range [][]string{{"CERTIFICATE"}, {"CLIENT_CERTIFICATE", "CLIENT_KEY"}} {
+		t.Run(names[0], func(t *testing.T) {
+			for _, name := range names {
+				set(t, map[string]string{name: pipe})
+			}
+			if _, err := newCollector(); !errors.Is(err, files.ErrNotRegular) || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_"+names[0]) {
+				t.Errorf("got %v", err) // one that is waited for fails the test by its timeout
+			}
+		})
+	}
+}
+
+// endless is the body of an answer that never ends.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.read += len(p); e.read > 2*maxAnswer {
+		return 0, errors.New("it was read on")
+	}
+	return len(p), nil
+}
+
+func (*endless) Close() error { return nil }
+
+func (e *endless) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: e, Request: r}, nil
+}
+
+func TestEndlessAnswerIsNotReadToItsEnd(t *testing.T) {
+	c, err := newCollector()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.http.Transport = &endless{}
+	if err := c.UploadTraces(t.Context(), someSpans); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -55,9 +55,11 @@ func Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		status := http.StatusInternalServerError // of a handler that panics
+		defer func() { span.Answered(status) }()
 		out := &statusWriter{w, http.StatusOK}
 		next.ServeHTTP(out, r)
-		span.Answered(out.status)
+		status = out.status
 	})
 }
 

@@ -3,7 +3,6 @@
 package tracing
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,38 +14,23 @@ import (
 	"testing"
 	"time"
 
+	"assay/internal/logbook"
+
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.opentelemetry.io/otel/codes"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// logged is a log that several goroutines write.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+// to is a log that goes into a book.
+func to(b *logbook.Book) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
 // recorder is a tracer whose spans are kept here.
 type recorder struct {
 	*Tracer
 	kept *kept
 	ctx  context.Context
-	log  *logged
+	log  *logbook.Book
 }
 
 // kept outlives the end of the exporter.
@@ -66,9 +50,9 @@ func (*kept) Shutdown(context.Context) error { return nil }
 
 func record(t *testing.T) *recorder {
 	t.Helper()
-	r := &recorder{kept: &kept{}, log: &logged{}}
+	r := &recorder{kept: &kept{}, log: &logbook.Book{}}
 	var err error
-	r.Tracer, err = newTracer(t.Context(), Options{Version: "1", Log: r.log.logger(), Metrics: NewMetrics()}, r.kept, func() {})
+	r.Tracer, err = newTracer(t.Context(), Options{Version: "1", Log: to(r.log), Metrics: NewMetrics()}, r.kept, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +104,23 @@ func TestRequestIsNamedByItsRoute(t *testing.T) {
 	}
 }
 
+func TestRequestWhoseHandlerPanicsHasASpan(t *testing.T) {
+	r := record(t)
+	mux := http.NewServeMux()
+	mux.Handle("/credential/{secret}", Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })))
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler {
+				t.Errorf("the server is told of %v", p)
+			}
+		}()
+		mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(r.ctx, http.MethodGet, "/credential/x", nil))
+	}()
+	if span, ok := r.spans()["GET /credential/{secret}"]; !ok || attributes(span)[Status] != "500" || span.Status.Code != codes.Error {
+		t.Errorf("got %+v", span)
+	}
+}
+
 type databaseError struct{}
 
 func (databaseError) Error() string { return "of C02XEXAMPLE1" }
@@ -165,7 +166,7 @@ func TestLongValuesAreCut(t *testing.T) {
 
 func TestLogNamesTheTrace(t *testing.T) {
 	r := record(t)
-	log := r.Logger(r.log.logger())
+	log := r.Logger(to(r.log))
 	ctx, span := Work(r.ctx, "work")
 	log.With("a", 1).WithGroup("g").InfoContext(ctx, "within", "b", 2)
 	log.InfoContext(r.ctx, "without")
@@ -239,8 +240,8 @@ func TestSilentCollectorCostsSpansOnly(t *testing.T) {
 	t.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2")
 	ended, end := context.WithCancel(context.Background())
 	exporter := &silent{make(chan struct{}, 1), ended}
-	metrics, log := NewMetrics(), &logged{}
-	tracer, err := newTracer(t.Context(), Options{Log: log.logger(), Metrics: metrics}, exporter, end)
+	metrics, log := NewMetrics(), &logbook.Book{}
+	tracer, err := newTracer(t.Context(), Options{Log: to(log), Metrics: metrics}, exporter, end)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,8 +272,8 @@ func TestSilentCollectorCostsSpansOnly(t *testing.T) {
 }
 
 func TestWhatWasGivenUpIsCountedOnce(t *testing.T) {
-	metrics, log := NewMetrics(), &logged{}
-	q := newQueue(&kept{}, metrics, log.logger())
+	metrics, log := NewMetrics(), &logbook.Book{}
+	q := newQueue(&kept{}, metrics, to(log))
 	q.waiting.Store(2)
 	q.giveUp()
 	if err := (*sender)(q).ExportSpans(t.Context(), tracetest.SpanStubs{{}, {}}.Snapshots()); err != nil {
@@ -289,8 +290,8 @@ func TestWhatWasGivenUpIsCountedOnce(t *testing.T) {
 }
 
 func TestLossIsToldOnceAMinute(t *testing.T) {
-	log, now := &logged{}, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	l := loss{log: log.logger(), now: func() time.Time { return now }}
+	log, now := &logbook.Book{}, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	l := loss{log: to(log), now: func() time.Time { return now }}
 	l.note(1, errors.New("refused"))
 	l.note(2, nil)
 	now = now.Add(lossPause - 1)
