@@ -32,18 +32,18 @@ func TestCaughtReturnsTheError(t *testing.T) {
 }
 
 // answered is what a client got of a handler: the recorder and, if the connection was cut, the panic that cut it.
-func answered(handle http.HandlerFunc) (w *httptest.ResponseRecorder, failure error, cut any) {
+func answered(handle http.HandlerFunc) (w *httptest.ResponseRecorder, cut any, failure error) {
 	w = httptest.NewRecorder()
 	defer func() { cut = recover() }()
 	Handler(handle, func(w http.ResponseWriter, _ *http.Request, err error) {
 		failure = err
 		http.Error(w, "failed", http.StatusInternalServerError)
 	}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	return w, failure, nil
+	return w, nil, failure
 }
 
 func TestHandlerAnswersAPanic(t *testing.T) {
-	w, failure, cut := answered(func(http.ResponseWriter, *http.Request) { _ = overTheEdge() })
+	w, cut, failure := answered(func(http.ResponseWriter, *http.Request) { _ = overTheEdge() })
 	if w.Code != http.StatusInternalServerError || w.Body.String() != "failed\n" || cut != nil {
 		t.Errorf("got %d %q, cut by %v", w.Code, w.Body, cut)
 	}
@@ -59,7 +59,7 @@ func TestHandlerCutsAnAnswerThatHadBegun(t *testing.T) {
 	} {
 		whole := httptest.NewRecorder()
 		begin(whole)
-		w, failure, cut := answered(func(w http.ResponseWriter, _ *http.Request) {
+		w, cut, failure := answered(func(w http.ResponseWriter, _ *http.Request) {
 			begin(w)
 			_ = overTheEdge()
 		})
@@ -70,14 +70,14 @@ func TestHandlerCutsAnAnswerThatHadBegun(t *testing.T) {
 }
 
 func TestHandlerLetsThroughWhatCutsTheConnection(t *testing.T) {
-	w, failure, cut := answered(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	w, cut, failure := answered(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	if cut != http.ErrAbortHandler || failure != nil || w.Body.Len() != 0 {
 		t.Errorf("cut by %v, told of %v, got %q", cut, failure, w.Body)
 	}
 }
 
 func TestHandlerLeavesAnAnswerAsItIs(t *testing.T) {
-	w, failure, cut := answered(func(w http.ResponseWriter, _ *http.Request) {
+	w, cut, failure := answered(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		_, _ = io.WriteString(w, "whole")
 	})
