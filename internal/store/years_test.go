@@ -86,14 +86,21 @@ func TestYearsAreToldByIds(t *testing.T) {
 	}
 }
 
-func TestOlderDatabaseIsLaidIntoYears(t *testing.T) {
-	p := newPostgres(t)
-	url := counterpart.Database(t, p.Cluster, "")
+// beforeYears is a database of the last schema without partitions, and a store that works on it.
+func beforeYears(t *testing.T, p *postgres) (url string, old *store.Store) {
+	t.Helper()
+	url = counterpart.Database(t, p.Cluster, "")
 	old, err := store.OpenOlder(t.Context(), url, 6, store.Options{Key: testKey})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer old.Close()
+	t.Cleanup(func() { old.Close() })
+	return url, old
+}
+
+func TestOlderDatabaseIsLaidIntoYears(t *testing.T) {
+	p := newPostgres(t)
+	url, old := beforeYears(t, p)
 	b := storetest.NewBench(t, old)
 	this := time.Now().UTC().Year()
 	for _, year := range []int{this - 2, this, this + 4} { // at last a clock that was wrong
@@ -211,12 +218,7 @@ func TestYearsComeToBe(t *testing.T) {
 // A clock that is years behind: the partition of the migration has those.
 func TestYearThatAPartitionHasIsNotMadeAgain(t *testing.T) {
 	p := newPostgres(t)
-	url := counterpart.Database(t, p.Cluster, "")
-	old, err := store.OpenOlder(t.Context(), url, 6, store.Options{Key: testKey})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
+	url, old := beforeYears(t, p)
 	b := storetest.NewBench(t, old)
 	b.Now = time.Date(2022, 7, 1, 0, 0, 0, 0, time.UTC)
 	b.Account = b.NewAccount()
@@ -283,12 +285,7 @@ func TestRowsThatAreBeingMovedAreChanged(t *testing.T) {
 // A migration that does not get its turn keeps nobody waiting, and says what to do.
 func TestMigrationGivesUpBehindALongReader(t *testing.T) {
 	p := newPostgres(t)
-	url := counterpart.Database(t, p.Cluster, "")
-	old, err := store.OpenOlder(t.Context(), url, 6, store.Options{Key: testKey})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
+	url, _ := beforeYears(t, p)
 	reader, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
