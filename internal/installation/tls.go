@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -65,11 +66,11 @@ type reloading struct {
 	now               func() time.Time
 	log               *slog.Logger
 
-	mu       sync.Mutex
-	current  *tls.Certificate
-	modified time.Time // of the file that current was read from
-	checked  time.Time
-	failing  bool
+	mu      sync.Mutex
+	current *tls.Certificate
+	read    fs.FileInfo // of the file that current was read from
+	checked time.Time
+	failing bool
 }
 
 func (r *reloading) get() (*tls.Certificate, error) {
@@ -81,7 +82,7 @@ func (r *reloading) get() (*tls.Certificate, error) {
 	}
 	r.checked = now
 	info, err := os.Stat(r.certFile)
-	if err == nil && r.current != nil && info.ModTime().Equal(r.modified) {
+	if err == nil && files.Same(info, r.read) {
 		return r.current, nil
 	}
 	var pair tls.Certificate
@@ -99,7 +100,7 @@ func (r *reloading) get() (*tls.Certificate, error) {
 		r.failing = true
 		return r.current, nil
 	}
-	r.current, r.modified, r.failing = &pair, info.ModTime(), false
+	r.current, r.read, r.failing = &pair, info, false
 	return r.current, nil
 }
 

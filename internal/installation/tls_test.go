@@ -159,6 +159,17 @@ func TestOperatorsCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	}
 	now = now.Add(reloadCheck)
 	want("third, whose key is late")
+
+	operatorPair(t, filepath.Join(dir, "next.pem"), keyFile, "fourth, of the same time")
+	info, err := os.Stat(certFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chtimes(filepath.Join(dir, "next.pem"), info.ModTime(), info.ModTime()), os.Rename(filepath.Join(dir, "next.pem"), certFile)); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(reloadCheck)
+	want("fourth, of the same time")
 }
 
 func TestOwnServingCertificateIsRenewedBeforeItEnds(t *testing.T) {
