@@ -160,7 +160,8 @@ func (g *Gate) enter(places int) bool {
 	return false
 }
 
-// giveBack returns tokens that were not used; the caller holds the lock.
+// giveBack returns the tokens whose turn has not come: in the moment in which they were taken all of them, and to a
+// request that left while it waited those that it waited for. The caller holds the lock.
 func giveBack(taken []reservation, now time.Time) {
 	for _, r := range slices.Backward(taken) {
 		r.token.CancelAt(now)
