@@ -130,8 +130,10 @@ type sqliteReader struct {
 	stmts sync.Map // string to *sql.Stmt
 }
 
+// newReader opens the pool. A reader's page cache is small: what it lacks, the system's cache has, and a
+// page of 4 KiB takes 9 KiB in it, because the allocator's sizes are powers of two.
 func newReader(path string) (*sqliteReader, error) {
-	db, err := openPool(dsn(path, "query_only(1)", "cache_size(-16384)", "temp_store(MEMORY)"), readPoolSize())
+	db, err := openPool(dsn(path, "query_only(1)", "cache_size(-4096)", "temp_store(MEMORY)"), readPoolSize())
 	if err != nil {
 		return nil, err
 	}
@@ -188,17 +190,18 @@ func (r *sqliteReader) ask(ctx context.Context, questions ...question) error {
 	return nil
 }
 
-func eachRow(s *sql.Stmt, each func(scanner) error, args []any) error {
+func eachRow(s *sql.Stmt, each func(scanner) error, args []any) (err error) {
 	rows, err := s.QueryContext(context.Background(), args...)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, rows.Close()) }() // after a panic as well: rows hold their connection
 	for rows.Next() {
 		if err := each(rows); err != nil {
-			return errors.Join(err, rows.Close())
+			return err
 		}
 	}
-	return errors.Join(rows.Err(), rows.Close())
+	return rows.Err()
 }
 
 func (r *sqliteReader) close() error {

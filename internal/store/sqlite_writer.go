@@ -25,8 +25,9 @@ const (
 	batchLength = 128  // changes that share one commit
 
 	// commitDelay is how long a commit waits for others to share it, once changes come together: a
-	// commit writes each page that it touched whole, so a shared one costs the processor less.
-	commitDelay = 5 * time.Millisecond
+	// commit writes each page that it touched whole, so a shared one costs the processor less. A device
+	// waits for it in each of its steps, and a processor with nothing to do gains nothing: keep it short.
+	commitDelay = time.Millisecond
 
 	// logLimit is how large the write-ahead log may grow until the writer begins it anew, in bytes. SQLite does so
 	// by itself only if a commit meets a moment without any reader, of which there are none under load.
