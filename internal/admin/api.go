@@ -158,18 +158,22 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator string) {
 		writeProblem(out, p)
 		return nil
 	})
+	begun, status := out.status != 0, out.status
 	if err != nil {
 		p := refuse(http.StatusInternalServerError, internalCheck, internalDetail)
-		p.cause = err
+		p.cause, status = err, p.Status
 		noteProblem(u, p)
-		if out.status == 0 {
+		if !begun {
 			writeProblem(out, p)
 		}
 	}
-	a.config.Metrics.answered(method, route, out.status)
-	a.account(r, u, route, out.status)
+	a.config.Metrics.answered(method, route, status)
+	a.account(r, u, route, status)
 	span.Set(tracing.Check, u.check)
-	span.Answered(out.status)
+	span.Answered(status)
+	if err != nil && begun {
+		panic(http.ErrAbortHandler) // the client must not take what it got for the whole
+	}
 }
 
 // noRoute says why no route fits: the path is unknown, or the method is not for it.

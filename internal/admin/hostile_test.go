@@ -154,6 +154,20 @@ func TestUnknownErrorsAreLoggedAndNotTold(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatPanicsHalfwayIsCut(t *testing.T) {
+	r := newRig(t, nil)
+	r.api.Handle("GET /half", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("[1, "))
+		panic("index out of hand")
+	})
+	defer func() {
+		if p := recover(); p != http.ErrAbortHandler || !strings.Contains(r.log.String(), "index out of hand") {
+			t.Errorf("the client takes half for the whole: %v\n%s", p, r.log)
+		}
+	}()
+	r.api.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/half", nil))
+}
+
 func TestNewRefusesWhatWouldFailLater(t *testing.T) {
 	whole := newRig(t, nil).config
 	for name, change := range map[string]func(*admin.Config){
