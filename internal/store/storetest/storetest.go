@@ -398,3 +398,10 @@ func oneWinner(errs []error, lost error) (winner int, err error) {
 	}
 	return winner, nil
 }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(fmt.Sprintf("unexpected error: %v", err))
+	}
+	return v
+}
