@@ -193,7 +193,7 @@ func (w *writer) moveLog() (busy bool, err error) {
 	}
 	var frames, moved int
 	err = w.conn.c.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved)
-	return busy, errors.Join(err, w.setPatience(busyTimeout))
+	return busy, err // the next batch has its patience again
 }
 
 // setPatience chooses for how many milliseconds the connection waits for others.
